@@ -1,0 +1,20 @@
+"""qlip: visual tokens for CLIP-based multimodal models, spent where the picture has content."""
+
+from qlip._version import __version__
+from qlip.core.patches import PatchBatch, patchify
+from qlip.core.position import PositionMLP, TablePosition
+from qlip.core.quadtree import Leaves, Quadtree
+from qlip.models.clip import QlipVisionModel
+from qlip.models.processing import QlipImageProcessor
+
+__all__ = [
+    "Leaves",
+    "PatchBatch",
+    "PositionMLP",
+    "QlipImageProcessor",
+    "QlipVisionModel",
+    "Quadtree",
+    "TablePosition",
+    "__version__",
+    "patchify",
+]

@@ -1,0 +1,1 @@
+"""The mathematics, on torch alone: quadtree, patches, positions."""

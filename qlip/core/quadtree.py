@@ -1,0 +1,241 @@
+"""The quadtree: which blocks of an image stay whole, and which are looked at patch by patch.
+
+Glossary: ``p`` patch side in pixels; ``h x w`` the image in patches; ``k`` a level, its blocks being ``2^k x 2^k`` patches;
+``P`` the level of the roots. Coordinates are always (row, column) = (y, x).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from qlip.core.criteria import BlockScore, get_criterion
+
+Cover = Literal["roots", "full"]
+
+
+@dataclass(frozen=True, eq=False)
+class Leaves:
+    """The leaves of one image, ordered by (row, column) of their top-left patch, as CLIP orders its grid.
+
+    Attributes:
+        row, col: ``(N,)`` int64, top-left patch of each leaf.
+        size: ``(N,)`` int64, side of each leaf in patches, a power of two.
+        grid: ``(h, w)``, the image in patches.
+    """
+
+    row: Tensor
+    col: Tensor
+    size: Tensor
+    grid: tuple[int, int]
+
+    def __len__(self) -> int:
+        return self.row.shape[0]
+
+    def coords(self) -> Tensor:
+        """Centres of the leaves as (row, column) in [-1, 1], ``(N, 2)`` float32; the corner patches lie at -1 and 1.
+
+        On a 24 x 24 grid of single patches this is the paper's ``(-1 + 2i/23, -1 + 2j/23)``. An axis of one patch is 0.
+        """
+        centre = torch.stack([self.row, self.col], dim=-1).double() + ((self.size - 1) / 2)[:, None]
+        last = torch.tensor(self.grid, dtype=torch.float64, device=centre.device) - 1
+        return torch.where(last > 0, 2 * centre / last.clamp_min(1) - 1, torch.zeros_like(centre)).float()
+
+
+@dataclass(frozen=True)
+class Quadtree:
+    """Chooses the leaves of an image (sections 3.1 and F of the paper; design section 3).
+
+    A block splits if its score is at least ``alpha`` and its parent split; else it is a leaf. The number of leaves is
+    therefore known for every ``alpha`` at once, which is what makes ``max_tokens`` exact.
+
+    Attributes:
+        alpha: Split threshold. Scores of normalised images, so useful values depend on the criterion.
+        criterion: A name from `qlip.core.criteria.CRITERIA`, or a function of blocks ``(..., C, S, S) -> (...)``.
+        max_tokens: A token budget; where given it takes the place of ``alpha``. The blocks that the smallest fitting
+            ``alpha`` would split are split, and ties are broken (parents first, then higher scores, then reading order)
+            so that the count lands at most 2 under the budget and never over it.
+        patch_size: Patch side in pixels.
+        cover: ``"roots"``, the paper's: whole roots, centred, single patches around them. ``"full"``: roots cover the
+            image and stick out of it, so that its borders can merge too.
+    """
+
+    alpha: float = 0.1
+    criterion: str | BlockScore = "derivative"
+    max_tokens: int | None = None
+    patch_size: int = 14
+    cover: Cover = "roots"
+
+    def __post_init__(self) -> None:
+        get_criterion(self.criterion)
+        if self.cover not in ("roots", "full"):
+            raise ValueError(f"cover: got {self.cover!r}; takes 'roots' or 'full'")
+        if self.patch_size < 1:
+            raise ValueError(f"patch_size: got {self.patch_size}; takes a positive number of pixels")
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise ValueError(f"max_tokens: got {self.max_tokens}; takes a positive number, or None to use alpha")
+
+    def __call__(self, image: Tensor) -> "Leaves | list[Leaves]":
+        """Leaves of an image ``(3, H, W)``, or a list of the leaves of each of a batch ``(B, 3, H, W)`` of one size.
+
+        Raises:
+            ValueError: see `batch`.
+        """
+        return self.batch(image[None])[0] if image.ndim == 3 else self.batch(image)
+
+    def batch(self, images: Tensor) -> list[Leaves]:
+        """Leaves of each of a batch of images ``(B, C, H, W)`` of one size.
+
+        Raises:
+            ValueError: if the shape is wrong, a side is no multiple of ``patch_size``, or ``max_tokens`` is less than
+                the fewest leaves an image can have.
+        """
+        h, w = self._grid_of(images)
+        roots = _Roots.of(h, w, self.cover)
+        if roots.level == 0:  # no block of 2 x 2 patches, nothing to decide
+            if self.max_tokens is not None and self.max_tokens < h * w:
+                raise _over_budget(self.max_tokens, roots, h * w)
+            return _collect(torch.zeros(len(images), h, w, dtype=torch.long, device=images.device), roots)
+        scores = get_criterion(self.criterion)(
+            roots.crop(images.float(), self.patch_size), self.patch_size, roots.level
+        )
+        scores = [roots.force(score, level) for level, score in enumerate(scores, start=1)]
+        paths = _path_minima(scores)
+        if self.max_tokens is None:
+            splits = [path >= self.alpha for path in paths]
+        else:
+            splits = _split_to_budget(scores, paths, roots, self.max_tokens)
+        return _collect(_leaf_levels(splits, roots), roots)
+
+    def _grid_of(self, images: Tensor) -> tuple[int, int]:
+        if images.ndim != 4 or not images.is_floating_point():
+            raise ValueError(
+                f"image: got {images.dtype} of shape {tuple(images.shape)}; takes a normalised floating-point image "
+                f"(3, H, W) or batch (B, 3, H, W)"
+            )
+        height, width = images.shape[-2:]
+        if height % self.patch_size or width % self.patch_size or not height or not width:
+            raise ValueError(
+                f"image: got {height} x {width} pixels; both sides must be multiples of patch_size={self.patch_size}. "
+                f"Crop first, as QlipImageProcessor does"
+            )
+        return height // self.patch_size, width // self.patch_size
+
+
+@dataclass(frozen=True)
+class _Roots:
+    """Where the roots lie on an image of ``h x w`` patches.
+
+    They are ``rows x cols`` blocks of ``2^level`` patches whose corner is the patch ``(top, left)``, which is negative
+    where the roots stick out of the image (``cover="full"``).
+    """
+
+    h: int
+    w: int
+    level: int
+    rows: int
+    cols: int
+    top: int
+    left: int
+
+    @classmethod
+    def of(cls, h: int, w: int, cover: Cover) -> "_Roots":
+        level = max(min(h.bit_length(), w.bit_length()) - 2, 0)  # bit_length is floor(log2) + 1
+        side = 1 << level
+        rows, cols = (-(-h // side), -(-w // side)) if cover == "full" else (h // side, w // side)
+        return cls(h, w, level, rows, cols, (h - rows * side) // 2, (w - cols * side) // 2)
+
+    def crop(self, images: Tensor, patch_size: int) -> Tensor:
+        """The pixels under the roots, the image's border repeated where they stick out."""
+        side = patch_size << self.level
+        top, left = self.top * patch_size, self.left * patch_size
+        bottom, right = top + self.rows * side, left + self.cols * side
+        inside = images[..., max(top, 0) : bottom, max(left, 0) : right]
+        height, width = images.shape[-2:]
+        over = (max(-left, 0), max(right - width, 0), max(-top, 0), max(bottom - height, 0))
+        return F.pad(inside, over, mode="replicate") if any(over) else inside
+
+    def force(self, scores: Tensor, level: int) -> Tensor:
+        """Give blocks ``(B, rows, cols)`` of ``level`` that stick out of the image an infinite score: they must split."""
+        rows_in = self._inside(scores.shape[1], self.top, self.h, level, scores.device)
+        cols_in = self._inside(scores.shape[2], self.left, self.w, level, scores.device)
+        return scores.masked_fill(~(rows_in[:, None] & cols_in), torch.inf)
+
+    @staticmethod
+    def _inside(blocks: int, offset: int, length: int, level: int, device: torch.device) -> Tensor:
+        start = offset + (torch.arange(blocks, device=device) << level)
+        return (start >= 0) & (start + (1 << level) <= length)
+
+    def to_image(self, values: Tensor) -> Tensor:
+        """Place per-patch values ``(B, rows * 2^level, cols * 2^level)`` on the image, ``(B, h, w)``, zero outside."""
+        bottom, right = self.h - self.top - values.shape[1], self.w - self.left - values.shape[2]
+        return F.pad(values, (self.left, right, self.top, bottom))  # negative amounts crop
+
+
+def _double(x: Tensor) -> Tensor:
+    """Repeat every entry of ``(B, h, w)`` twice along both axes: from blocks to their children."""
+    return x.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
+
+
+def _path_minima(scores: list[Tensor]) -> list[Tensor]:
+    """Smallest score on the path from the root to each block; a block splits iff it reaches alpha."""
+    paths = [scores[-1]]
+    for score in reversed(scores[:-1]):
+        paths.append(torch.minimum(score, _double(paths[-1])))
+    return paths[::-1]
+
+
+def _leaf_levels(splits: list[Tensor], roots: _Roots) -> Tensor:
+    """Level of the leaf over every patch, ``(B, h, w)``: no block inside an unsplit one splits, so it is their number."""
+    levels = torch.zeros_like(splits[-1], dtype=torch.long)
+    for split in reversed(splits):
+        levels = _double(levels + ~split)
+    return roots.to_image(levels)
+
+
+def _split_to_budget(scores: list[Tensor], paths: list[Tensor], roots: _Roots, budget: int) -> list[Tensor]:
+    """Split as many blocks as fit ``budget`` leaves, in the order in which a falling alpha would split them.
+
+    Every split inside the image turns one leaf into four. Blocks of infinite score split whatever the budget.
+    """
+    path, score = (torch.cat([x.flatten(1) for x in reversed(xs)], dim=1) for xs in (paths, scores))
+    depth = torch.cat([x.new_full((x[0].numel(),), i) for i, x in enumerate(reversed(paths))]).expand_as(path)
+    order = score.argsort(dim=1, descending=True, stable=True)
+    order = order.gather(1, depth.gather(1, order).argsort(dim=1, stable=True))
+    order = order.gather(1, path.gather(1, order).argsort(dim=1, descending=True, stable=True))
+    rank = order.argsort(dim=1)  # the inverse permutation
+
+    least = _origins(_leaf_levels([x == torch.inf for x in paths], roots), roots).sum((1, 2))
+    if (least > budget).any():
+        raise _over_budget(budget, roots, int(least.max()))
+    forced = (path == torch.inf).sum(1)
+    split = rank < (forced + (budget - least) // 3)[:, None]
+    sizes = [x[0].numel() for x in reversed(paths)]
+    return [s.view_as(x) for s, x in zip(split.split(sizes, dim=1), reversed(paths), strict=True)][::-1]
+
+
+def _over_budget(budget: int, roots: _Roots, least: int) -> ValueError:
+    return ValueError(
+        f"max_tokens: got {budget}, but an image of {roots.h} x {roots.w} patches has at least {least} leaves under "
+        f"this criterion and cover; raise max_tokens or shrink the image"
+    )
+
+
+def _origins(levels: Tensor, roots: _Roots) -> Tensor:
+    """Mark the top-left patch of every leaf in ``levels (B, h, w)``."""
+    inside = (1 << levels) - 1
+    row = torch.arange(roots.h, device=levels.device)[:, None] - roots.top
+    col = torch.arange(roots.w, device=levels.device) - roots.left
+    return ((row & inside) == 0) & ((col & inside) == 0)
+
+
+def _collect(levels: Tensor, roots: _Roots) -> list[Leaves]:
+    """Turn the leaf level of every patch, ``(B, h, w)``, into the leaves of each image, in reading order."""
+    origins = _origins(levels, roots)
+    _, row, col = origins.nonzero(as_tuple=True)
+    size = 1 << levels[origins]
+    counts = origins.sum((1, 2)).tolist()
+    parts = zip(row.split(counts), col.split(counts), size.split(counts), strict=True)
+    return [Leaves(r, c, s, (roots.h, roots.w)) for r, c, s in parts]

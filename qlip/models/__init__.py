@@ -1,0 +1,1 @@
+"""Adapters to Hugging Face transformers: the vision tower, preprocessing, whole models."""

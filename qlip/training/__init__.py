@@ -1,0 +1,1 @@
+"""Training the coordinate MLP with Lightning."""

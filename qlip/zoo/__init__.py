@@ -1,0 +1,1 @@
+"""Trained positions: saving, loading, downloading, model cards."""
