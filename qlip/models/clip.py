@@ -12,6 +12,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from qlip.core.patches import PatchBatch
 from qlip.core.position import Position, PositionMLP, TableMode, TablePosition
 from qlip.models.attention import padding_mask
+from qlip.models.synthetic import random_clip_from_name
 
 Clip = CLIPModel | CLIPVisionModel | CLIPVisionModelWithProjection
 PositionName = Literal[TableMode, "solve"]
@@ -163,10 +164,14 @@ def solved_position(table: Tensor, **architecture: int | float) -> PositionMLP:
 def load_clip(name: str, revision: str | None = None) -> CLIPVisionModel | CLIPVisionModelWithProjection:
     """Load the vision side of a Hugging Face CLIP, by Hub id or from a local folder, with its projection if it has one.
 
+    ``random:<width>x<layers>`` builds one with random weights, see `qlip.models.synthetic`.
+
     Raises:
         OSError: if it cannot be found (transformers' own message says where it looked).
         ValueError: if it is no CLIP.
     """
+    if name.startswith("random:"):
+        return random_clip_from_name(name)
     config = AutoConfig.from_pretrained(name, revision=revision)
     if config.model_type not in ("clip", "clip_vision_model"):
         raise ValueError(f"backbone: got {name!r}, a {config.model_type!r} model; takes a CLIP (model type 'clip')")
