@@ -6,6 +6,7 @@ from qlip.core.position import PositionMLP, TablePosition
 from qlip.core.quadtree import Leaves, Quadtree
 from qlip.models.clip import QlipVisionModel
 from qlip.models.processing import QlipImageProcessor
+from qlip.zoo.load import load
 
 __all__ = [
     "Leaves",
@@ -16,5 +17,6 @@ __all__ = [
     "Quadtree",
     "TablePosition",
     "__version__",
+    "load",
     "patchify",
 ]

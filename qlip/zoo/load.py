@@ -1,0 +1,186 @@
+"""From a name to a position: solved, on disk, registered, or on the Hub; and entries from and to the Hub."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from huggingface_hub import HfApi, constants, snapshot_download
+from huggingface_hub.errors import HTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+from qlip.core.position import PositionMLP
+from qlip.models.clip import load_clip, position_table, solved_position, vision_tower
+from qlip.zoo.card import is_hub_id
+from qlip.zoo.config import EntryError, ZooConfig
+from qlip.zoo.registry import REGISTRY, Entry, is_name
+from qlip.zoo.store import CARD, CONFIG, FILES, WEIGHTS, load_folder, local_entries, replacing, save, sha256
+
+SOLVE, PACKAGE = "solve:", "package:"
+PACKAGED = Path(__file__).parent / "entries"
+DEFAULT_ROOT = Path("checkpoints")
+
+
+class NotFoundError(OSError):
+    """A position was sought and not found, here or on the Hub."""
+
+
+def load(source: str | Path) -> PositionMLP:
+    """Load a position.
+
+    Args:
+        source: The first of these that fits: ``solve:<CLIP id or folder>``, solved from CLIP's own weights, the same
+            every time; a folder; the name of an entry in ``checkpoints/``; a registered name; a Hub id,
+            ``owner/name`` or ``owner/name@revision``.
+
+    Raises:
+        NotFoundError: if there is none; says what was sought and what works without a network.
+        EntryError: if it is damaged, or its checksum is not the registered one.
+    """
+    found = _find(str(source))
+    return load_folder(found) if isinstance(found, Path) else solve(found)[0]
+
+
+def solve(source: str) -> tuple[PositionMLP, ZooConfig]:
+    """Solve a position for ``solve:<CLIP id or folder>`` and describe it.
+
+    Raises:
+        NotFoundError: if the CLIP cannot be found.
+    """
+    name, revision = _split_revision(source.removeprefix(SOLVE))
+    try:
+        clip = load_clip(name, revision)
+    except OSError as error:
+        raise _not_found(f"{source}: the CLIP {name} is in no folder here and could not be had from the Hub") from error
+    table, tower = position_table(clip), vision_tower(clip)
+    position = solved_position(table)
+    residual, squared = position.residual(table)
+    config = ZooConfig.of(
+        position,
+        backbone=name,
+        backbone_revision=revision or getattr(tower.config, "_commit_hash", None),
+        patch_size=tower.embeddings.patch_embedding.weight.shape[-1],
+        metrics={"R": residual.item(), "R2": squared.item(), "offgrid": position.offgrid(table)},
+    )
+    return position, config
+
+
+def pull(source: str, name: str | None = None, root: Path | str = DEFAULT_ROOT) -> Path:
+    """Copy what `load` would load into the zoo, as ``root/name``; checked before it is put there.
+
+    Args:
+        source: As in `load`.
+        name: Of the new entry; the last part of the source if not given.
+        root: The zoo.
+
+    Raises:
+        NotFoundError, EntryError: as `load`.
+        FileExistsError: if ``root/name`` is something else.
+    """
+    name = name or Path(_split_revision(source.removeprefix(SOLVE))[0]).name
+    if not is_name(name):
+        raise ValueError(f"name: got {name!r}; takes letters, digits, '.', '-' and '_', a letter or digit first")
+    target, found = Path(root) / name, _find(source)
+    if isinstance(found, str):
+        position, config = solve(found)
+        return save(position, target, config)
+    load_folder(found)
+    with replacing(target) as new:
+        for file in FILES:
+            if (found / file).is_file():
+                shutil.copyfile(found / file, new / file)
+    return target
+
+
+def push(entry: str | Path, hub_id: str, private: bool = False) -> str:
+    """Upload an entry to the Hub and return its address. Needs a token (``hf auth login``).
+
+    The card's example then says ``hub_id`` in place of the local name.
+
+    Args:
+        entry: Name in ``checkpoints/``, or folder.
+        hub_id: ``owner/name``; created if it is not there.
+        private: Whether a new repository is private.
+
+    Raises:
+        NotFoundError: if there is no such entry.
+        EntryError: if it does not load.
+    """
+    if not is_hub_id(hub_id):
+        raise ValueError(f"hub_id: got {hub_id!r}; takes owner/name, which is no folder here")
+    folder = find_local(str(entry))
+    if folder is None:
+        raise _not_found(f"{entry}: no such entry")
+    load_folder(folder)
+    api = HfApi(library_name="qlip")
+    with tempfile.TemporaryDirectory() as staging:
+        for file in FILES:
+            shutil.copyfile(folder / file, Path(staging, file))
+        card = Path(staging, CARD)
+        text = card.read_text(encoding="utf-8")
+        card.write_text(text.replace(f"qlip.load({folder.name!r})", f"qlip.load({hub_id!r})"), encoding="utf-8")
+        url = api.create_repo(hub_id, private=private, exist_ok=True)
+        api.upload_folder(repo_id=hub_id, folder_path=staging, commit_message=f"Upload {folder.name} with qlip")
+    return str(url)
+
+
+def find_local(source: str, root: Path | str = DEFAULT_ROOT) -> Path | None:
+    """The folder of an entry: ``source`` itself, or ``root/source``."""
+    candidates = [Path(source).expanduser(), Path(root) / source]
+    return next((folder for folder in candidates if (folder / CONFIG).is_file()), None)
+
+
+def _find(source: str) -> Path | str:
+    """The folder of the entry that ``source`` names, downloaded if need be, or ``solve:...``."""
+    if source.startswith(SOLVE):
+        return source
+    if folder := find_local(source):
+        return folder
+    if source in REGISTRY:
+        return _find_registered(REGISTRY[source])
+    name, revision = _split_revision(source)
+    if is_hub_id(name):
+        return _download(name, revision)
+    raise _not_found(f"{source}: neither an entry of the zoo, a folder with a {CONFIG}, nor a Hub id")
+
+
+def _find_registered(entry: Entry) -> Path | str:
+    if entry.source.startswith(SOLVE):
+        return entry.source + (f"@{entry.revision}" if entry.revision else "")
+    if entry.source.startswith(PACKAGE):
+        folder = PACKAGED / entry.source.removeprefix(PACKAGE)
+    else:
+        folder = _download(entry.source, entry.revision)
+    got = sha256(folder / WEIGHTS) if (folder / WEIGHTS).is_file() else "no such file"
+    if got != entry.sha256:
+        raise EntryError(
+            f"{entry.name}: {WEIGHTS} from {entry.source} has sha256 {got}, registered is {entry.sha256}; "
+            f"it is not the file that was published, do not use it"
+        )
+    return folder
+
+
+def _download(hub_id: str, revision: str | None) -> Path:
+    """The snapshot of a Hub repository in the local cache, config, weights and card alone."""
+    sought = f"{hub_id}@{revision}" if revision else hub_id
+    try:
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(FILES), library_name="qlip"))
+    except RepositoryNotFoundError as error:
+        raise _not_found(f"{sought}: no such repository on {constants.ENDPOINT}, or it is private") from error
+    except RevisionNotFoundError as error:
+        raise _not_found(f"{sought}: the repository has no such revision") from error
+    except (OSError, HTTPError) as error:
+        why = "HF_HUB_OFFLINE is set" if constants.is_offline_mode() else f"{constants.ENDPOINT} cannot be reached"
+        raise _not_found(f"{sought}: {why}, and it is not in the local cache") from error
+
+
+def _split_revision(source: str) -> tuple[str, str | None]:
+    name, _, revision = source.partition("@")
+    return (source, None) if Path(source).exists() else (name, revision or None)
+
+
+def _not_found(what: str) -> NotFoundError:
+    local = ", ".join(local_entries(DEFAULT_ROOT)) or "none"
+    return NotFoundError(
+        f"{what}. Entries in {DEFAULT_ROOT}/: {local}. Registered: {', '.join(REGISTRY)}. "
+        f"Without a network: an entry of {DEFAULT_ROOT}/, solve:<folder of a CLIP>, or "
+        f"`python train.py fit --config configs/quickstart.yaml`, which makes one"
+    )

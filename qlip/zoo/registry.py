@@ -1,0 +1,61 @@
+"""Positions known by name. To publish one, add one line to the list below."""
+
+import re
+from dataclasses import dataclass
+
+from qlip.zoo.card import is_hub_id
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered position.
+
+    Attributes:
+        name: What `qlip.load` takes; letters, digits, ``.``, ``-`` and ``_``.
+        source: ``solve:<clip id>`` (computed from CLIP's own weights, nothing of ours is downloaded), a Hub id, or
+            ``package:<folder>`` for one shipped in ``qlip/zoo/entries``.
+        description: One line.
+        revision: Commit or tag on the Hub, of the entry or of the CLIP.
+        sha256: Of ``model.safetensors``; required of everything that is not solved.
+    """
+
+    name: str
+    source: str
+    description: str
+    revision: str | None = None
+    sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        if not is_name(self.name):
+            raise ValueError(
+                f"name: got {self.name!r}; takes letters, digits, '.', '-' and '_', a letter or digit first"
+            )
+        if not (self.source.startswith(("solve:", "package:")) or is_hub_id(self.source)):
+            raise ValueError(f"source: got {self.source!r}; takes solve:<clip id>, a Hub id, or package:<folder>")
+        if self.source.startswith("solve:") != (self.sha256 is None):
+            raise ValueError(f"sha256: got {self.sha256!r} for {self.source}; takes a checksum, and none for solve:")
+        if self.sha256 is not None and not re.fullmatch("[0-9a-f]{64}", self.sha256):
+            raise ValueError(f"sha256: got {self.sha256!r}; takes 64 hexadecimal digits, lower case")
+
+
+def is_name(name: str) -> bool:
+    """Whether ``name`` can be a folder of the zoo and nothing else: no path, nothing hidden."""
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.ASCII) is not None
+
+
+_ENTRIES = [
+    Entry("clip-vit-base-patch32", "solve:openai/clip-vit-base-patch32", "CLIP B/32 at 224 px, 7 x 7 grid"),
+    Entry("clip-vit-base-patch16", "solve:openai/clip-vit-base-patch16", "CLIP B/16 at 224 px, 14 x 14 grid"),
+    Entry("clip-vit-large-patch14", "solve:openai/clip-vit-large-patch14", "CLIP L/14 at 224 px, 16 x 16 grid"),
+    Entry(
+        "clip-vit-large-patch14-336",
+        "solve:openai/clip-vit-large-patch14-336",
+        "CLIP L/14 at 336 px, 24 x 24 grid: the tower of LLaVA-1.5",
+    ),
+    Entry(
+        "CLIP-ViT-H-14-laion2B-s32B-b79K",
+        "solve:laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
+        "OpenCLIP H/14 at 224 px, 16 x 16 grid",
+    ),
+]
+REGISTRY: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}
