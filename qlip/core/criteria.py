@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from qlip.core.resample import resample
+
 Criterion = Callable[[Tensor, int, int], list[Tensor]]
 BlockScore = Callable[[Tensor], Tensor]
 
@@ -47,52 +49,41 @@ def blockwise(score: BlockScore, images: Tensor, patch_size: int, levels: int) -
     return scores
 
 
-def _quads(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The four children (top left, top right, bottom left, bottom right) of every 2 x 2 group of ``(B, h, w, ...)``."""
-    return x[:, ::2, ::2], x[:, ::2, 1::2], x[:, 1::2, ::2], x[:, 1::2, 1::2]
+def _max_of_pairs(values: Tensor, patch_size: int, levels: int) -> list[Tensor]:
+    """Largest of ``values (B, C, H-1, W-1)`` over channels and pixels inside every block, where ``values[..., y, x]``
+    belongs to a block only if the pixels ``(y, x)`` and ``(y+1, x+1)`` both do.
 
-
-def _largest(*tensors: Tensor) -> Tensor:
-    out = tensors[0]
-    for tensor in tensors[1:]:
-        out = torch.maximum(out, tensor)
-    return out
-
-
-def _max_of_pairs(pairs: Tensor, patch_size: int, levels: int) -> list[Tensor]:
-    """Largest value of ``pairs (B, H-1, W-1)`` inside every block, where ``pairs[y, x]`` belongs to a block only if the
-    pixels ``(y, x)`` and ``(y+1, x+1)`` both do.
-
-    Values on a patch's last row or column straddle two patches and count only once a block holds both, so each patch is
-    summed up by four maxima: its interior, its last row, its last column and the corner.
+    Values on a patch's last row or column straddle two patches and count only once a block holds both. So each patch is
+    summed up by the four maxima of its interior, last column, last row and corner, as if it were 2 x 2 pixels; a block
+    of side S is then a window of side S - 1.
     """
+    batch, _, height, width = values.shape
     p = patch_size
-    tiles = F.pad(pairs, (0, 1, 0, 1), value=-torch.inf).unflatten(2, (-1, p)).unflatten(1, (-1, p))  # (B, h, p, w, p)
-    by_column = tiles[:, :, : p - 1].amax(2)  # (B, h, w, p)
-    last_row = tiles[:, :, p - 1]
-    interior, column = by_column[..., : p - 1].amax(-1), by_column[..., p - 1]
-    row, corner = last_row[..., : p - 1].amax(-1), last_row[..., p - 1]
-    scores = []
-    for _ in range(levels):
-        row_tl, row_tr, row_bl, row_br = _quads(row)
-        col_tl, col_tr, col_bl, col_br = _quads(column)
-        cor_tl, cor_tr, cor_bl, cor_br = _quads(corner)
-        interior = _largest(*_quads(interior), row_tl, row_tr, col_tl, col_bl, cor_tl)
-        row, column, corner = _largest(row_bl, row_br, cor_bl), _largest(col_tr, col_br, cor_tr), cor_br
-        scores.append(interior)
-    return scores
+    if p > 2:
+        pairs = values.new_empty(
+            batch, height + 1, width + 1
+        )  # the last row and column stay unset: no window holds them
+        torch.amax(values, 1, out=pairs[:, :-1, :-1])
+        tiles = pairs.unflatten(2, (-1, p)).unflatten(1, (-1, p))  # (B, h, p, w, p)
+        lines = torch.stack([tiles[:, :, : p - 1].amax(2), tiles[:, :, p - 1]], dim=2)  # (B, h, 2, w, p)
+        summary = torch.stack([lines[..., : p - 1].amax(-1), lines[..., p - 1]], dim=-1)  # (B, h, 2, w, 2)
+        pairs, p = summary.flatten(3, 4).flatten(1, 2), 2
+    else:
+        pairs = values.amax(1)
+    sides = [p << level for level in range(1, levels + 1)]
+    return [F.max_pool2d(pairs, side - 1, stride=side) for side in sides]
 
 
 def derivative(images: Tensor, patch_size: int, levels: int) -> list[Tensor]:
     """Largest diagonal difference ``I[y+1, x+1] - I[y, x]`` over channels and pixels (eq. 2). Signed on purpose."""
-    return _max_of_pairs((images[..., 1:, 1:] - images[..., :-1, :-1]).amax(1), patch_size, levels)
+    return _max_of_pairs(images[..., 1:, 1:] - images[..., :-1, :-1], patch_size, levels)
 
 
 def gradient(images: Tensor, patch_size: int, levels: int) -> list[Tensor]:
     """Largest ``|I[y, x+1] - I[y, x]| + |I[y+1, x] - I[y, x]|`` over channels and pixels (appendix F of the paper)."""
     here = images[..., :-1, :-1]
-    pairs = (images[..., :-1, 1:] - here).abs() + (images[..., 1:, :-1] - here).abs()
-    return _max_of_pairs(pairs.amax(1), patch_size, levels)
+    across, down = images[..., :-1, 1:] - here, images[..., 1:, :-1] - here
+    return _max_of_pairs(across.abs_().add_(down.abs_()), patch_size, levels)
 
 
 def variance(images: Tensor, patch_size: int, levels: int) -> list[Tensor]:
@@ -100,13 +91,15 @@ def variance(images: Tensor, patch_size: int, levels: int) -> list[Tensor]:
 
     Merged by "variance of the whole = mean of the variances + variance of the means", which loses no digits.
     """
-    blocks = split_blocks(images, patch_size)
-    within, mean = torch.var_mean(blocks, dim=(-2, -1), correction=0)  # (B, h, w, C)
+    tiles = images.unflatten(3, (-1, patch_size)).unflatten(2, (-1, patch_size))  # (B, C, h, p, w, p)
+    mean = tiles.mean(3).mean(-1)  # (B, C, h, w)
+    within = (tiles - mean[:, :, :, None, :, None]).square_().mean(3).mean(-1)
     scores = []
     for _ in range(levels):
-        between, merged = torch.var_mean(torch.stack(_quads(mean)), dim=0, correction=0)
-        within, mean = torch.stack(_quads(within)).mean(0) + between, merged
-        scores.append(within.mean(-1))
+        merged = F.avg_pool2d(mean, 2)
+        between = F.avg_pool2d((mean - F.interpolate(merged, scale_factor=2)).square_(), 2)
+        within, mean = F.avg_pool2d(within, 2) + between, merged
+        scores.append(within.mean(1))
     return scores
 
 
@@ -128,7 +121,7 @@ def entropy(images: Tensor, patch_size: int, levels: int, bins: int = 64) -> lis
     histogram = counts.view(batch, h, w, bins)
     scores = []
     for level in range(1, levels + 1):
-        histogram = sum(_quads(histogram), torch.zeros((), device=grey.device))
+        histogram = histogram.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).sum((2, 4))
         frequency = histogram / (patch_size << level) ** 2
         scores.append(-torch.xlogy(frequency, frequency).sum(-1) / torch.log(torch.tensor(2.0)).item())
     return scores
@@ -138,10 +131,9 @@ def reconstruction(images: Tensor, patch_size: int, levels: int) -> list[Tensor]
     """Mean squared error between a block and its ``p x p`` version scaled back up: what merging it would lose."""
 
     def score(blocks: Tensor) -> Tensor:
-        flat = blocks.flatten(0, 2)
-        small = F.interpolate(flat, size=(patch_size, patch_size), mode="bilinear", antialias=True)
-        lost = F.interpolate(small, size=flat.shape[-2:], mode="bilinear") - flat
-        return lost.square_().mean((-3, -2, -1)).view(blocks.shape[:3])
+        blocks = blocks.contiguous()
+        lost = resample(resample(blocks, patch_size), blocks.shape[-1]).sub_(blocks)
+        return lost.square_().mean((-3, -2, -1))
 
     return blockwise(score, images, patch_size, levels)
 

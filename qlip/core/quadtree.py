@@ -85,6 +85,7 @@ class Quadtree:
         """
         return self.batch(image[None])[0] if image.ndim == 3 else self.batch(image)
 
+    @torch.no_grad()
     def batch(self, images: Tensor) -> list[Leaves]:
         """Leaves of each of a batch of images ``(B, C, H, W)`` of one size.
 
@@ -159,9 +160,14 @@ class _Roots:
 
     def force(self, scores: Tensor, level: int) -> Tensor:
         """Give blocks ``(B, rows, cols)`` of ``level`` that stick out of the image an infinite score: they must split."""
+        if not self._stick_out():
+            return scores
         rows_in = self._inside(scores.shape[1], self.top, self.h, level, scores.device)
         cols_in = self._inside(scores.shape[2], self.left, self.w, level, scores.device)
         return scores.masked_fill(~(rows_in[:, None] & cols_in), torch.inf)
+
+    def _stick_out(self) -> bool:
+        return self.rows << self.level > self.h or self.cols << self.level > self.w
 
     @staticmethod
     def _inside(blocks: int, offset: int, length: int, level: int, device: torch.device) -> Tensor:
@@ -225,17 +231,16 @@ def _over_budget(budget: int, roots: _Roots, least: int) -> ValueError:
 
 def _origins(levels: Tensor, roots: _Roots) -> Tensor:
     """Mark the top-left patch of every leaf in ``levels (B, h, w)``."""
-    inside = (1 << levels) - 1
-    row = torch.arange(roots.h, device=levels.device)[:, None] - roots.top
-    col = torch.arange(roots.w, device=levels.device) - roots.left
-    return ((row & inside) == 0) & ((col & inside) == 0)
+    row = torch.arange(-roots.top, roots.h - roots.top, device=levels.device)
+    col = torch.arange(-roots.left, roots.w - roots.left, device=levels.device)
+    return (row[:, None] | col) & ((1 << levels) - 1) == 0
 
 
 def _collect(levels: Tensor, roots: _Roots) -> list[Leaves]:
     """Turn the leaf level of every patch, ``(B, h, w)``, into the leaves of each image, in reading order."""
     origins = _origins(levels, roots)
     _, row, col = origins.nonzero(as_tuple=True)
-    size = 1 << levels[origins]
+    size = 1 << levels.masked_select(origins)
     counts = origins.sum((1, 2)).tolist()
     parts = zip(row.split(counts), col.split(counts), size.split(counts), strict=True)
     return [Leaves(r, c, s, (roots.h, roots.w)) for r, c, s in parts]
