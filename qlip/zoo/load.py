@@ -11,10 +11,9 @@ from qlip.core.position import PositionMLP
 from qlip.models.clip import load_clip, position_table, solved_position, vision_tower
 from qlip.zoo.card import is_hub_id
 from qlip.zoo.config import EntryError, ZooConfig
-from qlip.zoo.registry import REGISTRY, Entry, is_name
+from qlip.zoo.registry import PACKAGE, REGISTRY, SOLVE, Entry, is_name
 from qlip.zoo.store import CARD, CONFIG, FILES, WEIGHTS, load_folder, local_entries, replacing, save, sha256
 
-SOLVE, PACKAGE = "solve:", "package:"
 PACKAGED = Path(__file__).parent / "entries"
 DEFAULT_ROOT = Path("checkpoints")
 
@@ -49,7 +48,7 @@ def solve(source: str) -> tuple[PositionMLP, ZooConfig]:
     try:
         clip = load_clip(name, revision)
     except OSError as error:
-        raise _not_found(f"{source}: the CLIP {name} is in no folder here and could not be had from the Hub") from error
+        raise not_found(f"{source}: the CLIP {name} is in no folder here and could not be had from the Hub") from error
     table, tower = position_table(clip), vision_tower(clip)
     position = solved_position(table)
     residual, squared = position.residual(table)
@@ -77,7 +76,9 @@ def pull(source: str, name: str | None = None, root: Path | str = DEFAULT_ROOT) 
     """
     name = name or Path(_split_revision(source.removeprefix(SOLVE))[0]).name
     if not is_name(name):
-        raise ValueError(f"name: got {name!r}; takes letters, digits, '.', '-' and '_', a letter or digit first")
+        raise ValueError(
+            f"name: got {name!r}; takes letters, digits, '.', '-' and '_', a letter or digit first; give one"
+        )
     target, found = Path(root) / name, _find(source)
     if isinstance(found, str):
         position, config = solve(found)
@@ -108,7 +109,7 @@ def push(entry: str | Path, hub_id: str, private: bool = False) -> str:
         raise ValueError(f"hub_id: got {hub_id!r}; takes owner/name, which is no folder here")
     folder = find_local(str(entry))
     if folder is None:
-        raise _not_found(f"{entry}: no such entry")
+        raise not_found(f"{entry}: no such entry")
     load_folder(folder)
     api = HfApi(library_name="qlip")
     with tempfile.TemporaryDirectory() as staging:
@@ -117,8 +118,14 @@ def push(entry: str | Path, hub_id: str, private: bool = False) -> str:
         card = Path(staging, CARD)
         text = card.read_text(encoding="utf-8")
         card.write_text(text.replace(f"qlip.load({folder.name!r})", f"qlip.load({hub_id!r})"), encoding="utf-8")
-        url = api.create_repo(hub_id, private=private, exist_ok=True)
-        api.upload_folder(repo_id=hub_id, folder_path=staging, commit_message=f"Upload {folder.name} with qlip")
+        try:  # private: None, not False, which would override an organisation's own default of private
+            url = api.create_repo(hub_id, private=private or None, exist_ok=True)
+            api.upload_folder(repo_id=hub_id, folder_path=staging, commit_message=f"Upload {folder.name} with qlip")
+        except (OSError, HTTPError) as error:
+            raise ConnectionError(
+                f"{hub_id}: not uploaded to {constants.ENDPOINT} ({_first_line(error)}); it needs a network and a token "
+                f"that may write there, see `hf auth login`"
+            ) from error
     return str(url)
 
 
@@ -139,13 +146,13 @@ def _find(source: str) -> Path | str:
     name, revision = _split_revision(source)
     if is_hub_id(name):
         return _download(name, revision)
-    raise _not_found(f"{source}: neither an entry of the zoo, a folder with a {CONFIG}, nor a Hub id")
+    raise not_found(f"{source}: neither an entry of the zoo, a folder with a {CONFIG}, nor a Hub id")
 
 
 def _find_registered(entry: Entry) -> Path | str:
-    if entry.source.startswith(SOLVE):
+    if entry.kind == "solve":
         return entry.source + (f"@{entry.revision}" if entry.revision else "")
-    if entry.source.startswith(PACKAGE):
+    if entry.kind == "package":
         folder = PACKAGED / entry.source.removeprefix(PACKAGE)
     else:
         folder = _download(entry.source, entry.revision)
@@ -164,12 +171,16 @@ def _download(hub_id: str, revision: str | None) -> Path:
     try:
         return Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(FILES), library_name="qlip"))
     except RepositoryNotFoundError as error:
-        raise _not_found(f"{sought}: no such repository on {constants.ENDPOINT}, or it is private") from error
+        raise not_found(f"{sought}: no such repository on {constants.ENDPOINT}, or it is private") from error
     except RevisionNotFoundError as error:
-        raise _not_found(f"{sought}: the repository has no such revision") from error
+        raise not_found(f"{sought}: the repository has no such revision") from error
     except (OSError, HTTPError) as error:
         why = "HF_HUB_OFFLINE is set" if constants.is_offline_mode() else f"{constants.ENDPOINT} cannot be reached"
-        raise _not_found(f"{sought}: {why}, and it is not in the local cache") from error
+        raise not_found(f"{sought}: {why}, and it is not in the local cache") from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _split_revision(source: str) -> tuple[str, str | None]:
@@ -177,10 +188,11 @@ def _split_revision(source: str) -> tuple[str, str | None]:
     return (source, None) if Path(source).exists() else (name, revision or None)
 
 
-def _not_found(what: str) -> NotFoundError:
-    local = ", ".join(local_entries(DEFAULT_ROOT)) or "none"
+def not_found(what: str, root: Path | str = DEFAULT_ROOT) -> NotFoundError:
+    """The error for something that is not there: what was sought, what there is, and what works without a network."""
+    local = ", ".join(local_entries(root)) or "none"
     return NotFoundError(
-        f"{what}. Entries in {DEFAULT_ROOT}/: {local}. Registered: {', '.join(REGISTRY)}. "
-        f"Without a network: an entry of {DEFAULT_ROOT}/, solve:<folder of a CLIP>, or "
+        f"{what}. Entries in {root}/: {local}. Registered: {', '.join(REGISTRY)}. "
+        f"Without a network: an entry of {root}/, solve:<folder of a CLIP>, or "
         f"`python train.py fit --config configs/quickstart.yaml`, which makes one"
     )

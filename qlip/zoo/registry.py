@@ -2,8 +2,11 @@
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 from qlip.zoo.card import is_hub_id
+
+SOLVE, PACKAGE = "solve:", "package:"
 
 
 @dataclass(frozen=True)
@@ -30,12 +33,17 @@ class Entry:
             raise ValueError(
                 f"name: got {self.name!r}; takes letters, digits, '.', '-' and '_', a letter or digit first"
             )
-        if not (self.source.startswith(("solve:", "package:")) or is_hub_id(self.source)):
+        if self.kind == "hub" and not is_hub_id(self.source):
             raise ValueError(f"source: got {self.source!r}; takes solve:<clip id>, a Hub id, or package:<folder>")
-        if self.source.startswith("solve:") != (self.sha256 is None):
+        if (self.kind == "solve") != (self.sha256 is None):
             raise ValueError(f"sha256: got {self.sha256!r} for {self.source}; takes a checksum, and none for solve:")
         if self.sha256 is not None and not re.fullmatch("[0-9a-f]{64}", self.sha256):
             raise ValueError(f"sha256: got {self.sha256!r}; takes 64 hexadecimal digits, lower case")
+
+    @property
+    def kind(self) -> Literal["solve", "package", "hub"]:
+        """Where the weights come from."""
+        return "solve" if self.source.startswith(SOLVE) else "package" if self.source.startswith(PACKAGE) else "hub"
 
 
 def is_name(name: str) -> bool:

@@ -1,0 +1,81 @@
+import json
+
+import pytest
+import torch
+from zoo_helpers import describe
+
+from qlip import Quadtree
+from qlip.zoo.config import EntryError, ZooConfig, quadtree_fields
+
+
+def edited(entry, **changes):
+    path = entry / "config.json"
+    data = json.loads(path.read_text())
+    for key, value in changes.items():
+        data.pop(key, None)
+        if value is not None:
+            data[key] = value
+    path.write_text(json.dumps(data))
+    return path
+
+
+def test_what_is_written_is_what_is_read(position, entry):
+    assert ZooConfig.read(entry / "config.json") == describe(position)
+
+
+def test_tuples_come_back_as_they_will_be_read(position, tmp_path):
+    config = describe(position, training={"sizes": (224, 336), "range": {"low": 0}, "cache": None})
+    config.write(tmp_path / "config.json")
+    assert ZooConfig.read(tmp_path / "config.json") == config
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"colour": "red", "aroma": 1}, "unknown keys aroma, colour"),
+        ({"sigma": None, "depth": None}, "missing keys depth, sigma"),
+        ({"dim": "8"}, "dim: got '8'; takes a positive integer"),
+        ({"sigma": -1}, "sigma: got -1"),
+        ({"backbone": ""}, "backbone: got ''"),
+        ({"metrics": {"R": "small"}}, r"metrics\['R'\]: got 'small'; takes a number"),
+        ({"training": [1]}, r"training: got \[1\]"),
+        ({"model_type": "clip"}, "describes a 'clip' model; solve:"),
+    ],
+)
+def test_wrong_configs_are_refused_by_name(entry, changes, message):
+    with pytest.raises(EntryError, match=message):
+        ZooConfig.read(edited(entry, **changes))
+
+
+@pytest.mark.parametrize(("text", "message"), [("{", "damaged"), ("[]", "holds a list")])
+def test_what_is_no_object_is_refused(entry, text, message):
+    (entry / "config.json").write_text(text)
+    with pytest.raises(EntryError, match=message):
+        ZooConfig.read(entry / "config.json")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"metrics": {"R": float("nan")}}, {"training": {"table": torch.zeros(2)}}, {"training": {"loss": float("inf")}}],
+    ids=["nan", "tensor", "inf"],
+)
+def test_values_that_json_cannot_hold_are_refused(position, changes):
+    with pytest.raises(EntryError, match=r"\['(R|table|loss)'\]: got"):
+        describe(position, **changes)
+
+
+def test_metrics_may_be_tensors(position):
+    assert describe(position, metrics={"R": torch.tensor(0.5)}).metrics == {"R": 0.5}
+
+
+def test_a_users_own_criterion_goes_by_its_name():
+    def brightness(blocks):
+        return blocks.mean((-3, -2, -1))
+
+    assert quadtree_fields(Quadtree(criterion=brightness, max_tokens=100)) == {
+        "alpha": 0.1,
+        "criterion": "brightness",
+        "max_tokens": 100,
+        "patch_size": 14,
+        "cover": "roots",
+    }
