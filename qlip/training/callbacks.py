@@ -1,0 +1,206 @@
+"""What happens around the training step: projection, previews, export, and the closing table."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from rich.console import Console
+from rich.table import Table
+
+from qlip.core.position import PositionMLP
+from qlip.core.quadtree import Quadtree
+from qlip.models.images import read_image
+from qlip.models.processing import QlipImageProcessor
+from qlip.training.data import VALIDATION_SIZES, QlipDataModule
+from qlip.training.module import QlipModule
+from qlip.viz import draw_leaves
+from qlip.zoo.config import ZooConfig, architecture
+from qlip.zoo.store import check_target, save
+
+
+class ResidualProjection(L.Callback):
+    """Put the residual R back to rounding error every few steps, by the smallest change of the readout that does it.
+
+    L_cls then shapes the network between the grid points and cannot trade R away (design section 3).
+
+    Args:
+        every_n_steps: Optimiser steps from one projection to the next.
+    """
+
+    def __init__(self, every_n_steps: int = 50) -> None:
+        if every_n_steps < 1:
+            raise ValueError(f"every_n_steps: got {every_n_steps}; takes a positive number")
+        self.every_n_steps = every_n_steps
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        """Project after every ``every_n_steps``-th optimiser step."""
+        assert isinstance(pl_module, QlipModule)
+        if trainer.global_step % self.every_n_steps == 0:
+            pl_module.position.project_(pl_module.table)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Project during a fit, so that what is measured and saved is projected too."""
+        assert isinstance(pl_module, QlipModule)
+        if trainer.training and not trainer.sanity_checking:
+            pl_module.position.project_(pl_module.table)
+
+
+class QuadtreePreview(L.Callback):
+    """Draw the leaves of some validation photographs as TensorBoard images, once at the start.
+
+    Args:
+        images: How many photographs.
+        size: Shortest edge in pixels.
+        alphas: Thresholds of the derivative criterion, one picture each.
+    """
+
+    def __init__(self, images: int = 2, size: int = 448, alphas: tuple[float, ...] = (0.1, 0.5, 1.0)) -> None:
+        self.images, self.size, self.alphas = images, size, alphas
+
+    @rank_zero_only
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log the pictures."""
+        data = getattr(trainer, "datamodule", None)
+        loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+        if not isinstance(data, QlipDataModule) or data.val is None:
+            return
+        for file in data.val.files[: self.images]:
+            for alpha in self.alphas:
+                processor = QlipImageProcessor(self.size, quadtree=Quadtree(alpha, patch_size=data.patch_size))
+                view = processor.view(read_image(file))
+                (leaves,) = processor.quadtree.batch(processor.prepare(view)[None])
+                tag = f"quadtree/{file.stem}/alpha_{alpha:g}_tokens_{len(leaves)}_of_{leaves.grid[0] * leaves.grid[1]}"
+                for logger in loggers:
+                    logger.experiment.add_image(tag, np.asarray(draw_leaves(view, leaves)), dataformats="HWC")
+
+
+class ZooExport(L.Callback):
+    """Write the trained MLP as zoo entries when the fit ends: ``NAME`` the best checkpoint, ``NAME-last`` the last state.
+
+    Args:
+        name: Of the entry; ``qlip-<backbone>`` if not given.
+        root: Folder of the zoo.
+    """
+
+    def __init__(self, name: str | None = None, root: str = "checkpoints") -> None:
+        self.name, self.root = name, Path(root)
+
+    def folder(self, module: QlipModule) -> Path:
+        """Where the best entry goes."""
+        backbone = str(module.hparams["backbone"]).rstrip("/").split("/")[-1]
+        return self.root / (self.name or f"qlip-{backbone.replace(':', '-')}")
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Find out before the training whether the entry can be written after it."""
+        assert isinstance(pl_module, QlipModule)
+        if stage == "fit":
+            check_target(self.folder(pl_module))
+
+    @rank_zero_only
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Export."""
+        assert isinstance(pl_module, QlipModule)
+        folder, metrics = self.folder(pl_module), trainer.callback_metrics
+        save(pl_module.position, folder.with_name(f"{folder.name}-last"), self._config(trainer, pl_module, metrics))
+        best = _best_checkpoint(trainer)
+        if best is None:
+            save(pl_module.position, folder, self._config(trainer, pl_module, metrics))
+            return
+        checkpoint = torch.load(best, weights_only=True, map_location="cpu")
+        prefix = "vision.position."
+        position = PositionMLP(**architecture(pl_module.position))
+        position.load_state_dict({k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items()})
+        save(position, folder, self._config(trainer, pl_module, checkpoint["qlip_metrics"]))
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep the metrics with the weights that they belong to, for the model card."""
+        checkpoint["qlip_metrics"] = _plain(trainer.callback_metrics)
+
+    def _config(self, trainer: L.Trainer, module: QlipModule, metrics: Mapping[str, Any]) -> ZooConfig:
+        data: Any = getattr(trainer, "datamodule", None)
+        names = {"val/residual_l1": "R", "val/residual_l2": "R2"}
+        measured = {k: v for k, v in _plain(metrics).items() if k.startswith("val/")}
+        return ZooConfig.of(
+            module.position,
+            backbone=module.hparams["backbone"],
+            backbone_revision=module.hparams["revision"],
+            patch_size=module.clip.config.patch_size,
+            metrics={names.get(k, k.removeprefix("val/")): v for k, v in measured.items()},
+            quadtree=Quadtree(data.merge[1], "random", patch_size=data.patch_size),
+            training={
+                **{k: v for k, v in module.hparams.items() if k not in ("backbone", "revision")},
+                "data": data.root, "max_size": data.max_size, "merge": list(data.merge),
+                "batch_size": data.batch_size, "steps": trainer.global_step, "seed": data.seed,
+            },
+        )  # fmt: skip
+
+
+class Summary(L.Callback):
+    """Close the fit with a table: before and after, and where everything is."""
+
+    def __init__(self) -> None:
+        self.before: dict[str, float] = {}
+        self.started = 0.0
+        self.tokens: list[float] = []
+
+    @rank_zero_only
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock and measure R."""
+        assert isinstance(pl_module, QlipModule)
+        self.started = time.perf_counter()
+        with torch.no_grad():
+            l1, _ = pl_module.position.residual(pl_module.table)
+        self.before = {"residual_l1": l1.item(), "offgrid": pl_module.position.offgrid(pl_module.table)}
+
+    @rank_zero_only
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        """Count tokens."""
+        self.tokens.append(args[1].patches.mask.sum().item() / len(args[1].patches))
+
+    @rank_zero_only
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Keep the metrics of the validation that runs before the first step, which Lightning does not log."""
+        if trainer.sanity_checking:
+            metrics = {k: v for k, v in _plain(trainer.callback_metrics).items() if k.startswith("val/")}
+            self.before |= {k.removeprefix("val/"): v for k, v in metrics.items()}
+            for logger in trainer.loggers:
+                logger.log_metrics(metrics, step=0)
+
+    @rank_zero_only
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Print the table."""
+        assert isinstance(pl_module, QlipModule)
+        after = {k.removeprefix("val/"): v for k, v in _plain(trainer.callback_metrics).items() if k.startswith("val/")}
+        table = Table("", "before", "after", title="Coordinate MLP")
+        rows = {"R": "residual_l1", "off-grid error": "offgrid", "L_cls": "l_cls"}
+        rows |= {f"cos [CLS] at {size}": f"cos_cls_{size}" for size in VALIDATION_SIZES}
+        for label, name in rows.items():
+            style = "{:.2e}" if name in ("residual_l1", "l_cls") else "{:.4f}"
+            table.add_row(label, *(style.format(x[name]) if name in x else "-" for x in (self.before, after)))
+        table.add_section()
+        table.add_row("tokens per image", "", f"{sum(self.tokens) / max(len(self.tokens), 1):.0f}")
+        table.add_row("steps", "", str(trainer.global_step))
+        table.add_row("seconds", "", f"{time.perf_counter() - self.started:.0f}")
+        console = Console()
+        console.print(table)
+        exports = [c.folder(pl_module) for c in trainer.callbacks if isinstance(c, ZooExport)]  # type: ignore[attr-defined]
+        for folder in exports:
+            console.print(f"Zoo entry  {folder}    python -m qlip zoo show {folder.name}")
+            console.print(f'Use it     qlip.load("{folder}")', markup=False)
+        console.print(f"Logs       {trainer.log_dir}    tensorboard --logdir lightning_logs")
+
+
+def _best_checkpoint(trainer: L.Trainer) -> str | None:
+    callback = trainer.checkpoint_callback
+    return (callback.best_model_path or None) if isinstance(callback, ModelCheckpoint) else None
+
+
+def _plain(metrics: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in metrics.items()}

@@ -1,0 +1,237 @@
+"""Photographs at many sizes as ragged batches, with the targets that the frozen CLIP set for them."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from qlip.core.patches import PatchBatch
+from qlip.core.quadtree import Quadtree
+from qlip.models.images import read_image
+from qlip.models.processing import QlipImageProcessor
+from qlip.training.photos import PhotoSplits, find_photos, image_size
+from qlip.training.sampler import Draw, TokenBatchSampler, padding_waste
+from qlip.training.targets import Encode, load_or_compute
+
+log = logging.getLogger(__name__)
+
+VALIDATION_SIZES = (224, 336, 448, 560)
+
+
+@dataclass(frozen=True)
+class TrainBatch:
+    """Ragged patches of some photographs and their targets ``(B, E)``."""
+
+    patches: PatchBatch
+    target: Tensor
+
+    def to(self, device: torch.device | str) -> "TrainBatch":
+        """Move to a device."""
+        return TrainBatch(self.patches.to(device), self.target.to(device))
+
+    def pin_memory(self) -> "TrainBatch":
+        """Copy to page-locked memory, as DataLoader asks."""
+        return TrainBatch(self.patches.pin_memory(), self.target.pin_memory())
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Readable files, their targets ``(len(files), E)``, and the tokens of each at training size."""
+
+    files: list[Path]
+    targets: Tensor
+    tokens: list[int]
+
+
+class TrainingPhotos(Dataset[tuple[PatchBatch, Tensor]]):
+    """Photographs at native size or smaller, some of their blocks merged at random (appendix C of the paper)."""
+
+    def __init__(self, photos: Photos, max_size: int, merge: tuple[float, float], patch_size: int) -> None:
+        self.photos, self.max_size, self.merge, self.patch_size = photos, max_size, merge, patch_size
+
+    def __getitem__(self, draw: Draw) -> tuple[PatchBatch, Tensor]:
+        """One photograph; all that is random about it follows from ``draw.seed``."""
+        image = read_image(self.photos.files[draw.index])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(draw.seed)
+            low, high = self.merge
+            probability = low + (high - low) * torch.rand(()).item()
+            quadtree = Quadtree(alpha=probability, criterion="random", patch_size=self.patch_size)
+            size = min(min(image.size), self.max_size)
+            return QlipImageProcessor(size=size, quadtree=quadtree)(image), self.photos.targets[draw.index]
+
+
+class ValidationPhotos(Dataset[tuple[list[PatchBatch], Tensor]]):
+    """Photographs as centred squares of several sizes, uncut, so that they show what the targets show."""
+
+    def __init__(self, photos: Photos, sizes: Sequence[int], patch_size: int) -> None:
+        uniform = Quadtree(criterion="uniform", patch_size=patch_size)
+        self.photos, self.views = photos, [QlipImageProcessor(size, "square", uniform) for size in sizes]
+
+    def __len__(self) -> int:
+        return len(self.photos.files)
+
+    def __getitem__(self, index: int) -> tuple[list[PatchBatch], Tensor]:
+        image = read_image(self.photos.files[index])
+        return [view(image) for view in self.views], self.photos.targets[index]
+
+
+def collate_training(items: list[tuple[PatchBatch, Tensor]]) -> TrainBatch:
+    """Put single images into one ragged batch."""
+    return TrainBatch(PatchBatch.collate(patches for patches, _ in items), torch.stack([t for _, t in items]))
+
+
+def collate_validation(items: list[tuple[list[PatchBatch], Tensor]]) -> list[TrainBatch]:
+    """One batch a size."""
+    targets = torch.stack([target for _, target in items])
+    return [TrainBatch(PatchBatch.collate(views), targets) for views in zip(*(v for v, _ in items), strict=True)]
+
+
+class QlipDataModule(L.LightningDataModule):
+    """Photographs for training the coordinate MLP (section 3.3 of the paper).
+
+    Args:
+        root: ``imagenette`` (the paper's data, downloaded on first use), ``samples`` (photographs that scikit-image
+            ships, no network), or a folder of images, with or without ``train/`` and ``val/``.
+        batch_size: Photographs in a batch, on each device.
+        max_size: Shortest edge in pixels above which photographs are scaled down; smaller ones stay native.
+        merge: Probability with which a quadtree block merges; two numbers are a range drawn from for each photograph.
+        val_limit: Most photographs to validate on, evenly spaced over those there are.
+        repeats: How often an epoch shows each photograph; for data sets of a handful.
+        workers: Processes that read and cut photographs.
+        download_to: Where downloaded data goes.
+        cache_dir: Where targets are kept between runs.
+        seed: Seed of the order and of the merging.
+    """
+
+    def __init__(
+        self,
+        root: str = "imagenette",
+        batch_size: int = 14,
+        max_size: int = 560,
+        merge: float | tuple[float, float] = 0.1,
+        val_limit: int = 256,
+        repeats: int = 1,
+        workers: int = 4,
+        download_to: str = "data",
+        cache_dir: str = "~/.cache/qlip",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        low, high = (merge, merge) if isinstance(merge, int | float) else merge
+        if not 0 <= low <= high <= 1:
+            raise ValueError(f"merge: got {merge}; takes a probability, or two, the smaller first")
+        self.root, self.download_to, self.cache_dir = root, download_to, Path(cache_dir).expanduser()
+        self.batch_size, self.workers, self.seed = batch_size, workers, seed
+        self.max_size, self.merge, self.repeats, self.val_limit = max_size, (low, high), repeats, val_limit
+        self.patch_size = 14
+        self.unreadable: list[Path] = []
+        self.train: Photos | None = None
+        self.val: Photos | None = None
+
+    def prepare_data(self) -> None:
+        """Download what is missing, in one process."""
+        self._find()
+
+    def build(self, encode: Encode, encoder_digest: str, image_size: int, patch_size: int) -> None:
+        """List the photographs and have the frozen CLIP set their targets; called by the module, which owns the CLIP.
+
+        Args:
+            encode: The frozen CLIP, pixels ``(B, 3, n, n)`` to ``(B, E)``.
+            encoder_digest: Identifies its weights.
+            image_size: Side n of its standard view in pixels.
+            patch_size: Its patch side in pixels.
+
+        Raises:
+            UnreadableImages: if more than 1 % of the images cannot be read.
+        """
+        if self.train is not None:
+            return
+        self.patch_size, splits = patch_size, self._find()
+        standard = QlipImageProcessor(image_size, "square", Quadtree(criterion="uniform", patch_size=patch_size))
+        files = splits.train + splits.val[:: -(-len(splits.val) // self.val_limit)]
+        targets = load_or_compute(
+            encode, files, standard, encoder_digest=encoder_digest, cache_dir=self.cache_dir, workers=self.workers
+        )
+        readable = ~targets.isnan().any(1)
+        self.unreadable = [file for file, fine in zip(files, readable.tolist(), strict=True) if not fine]
+        cut = len(splits.train)
+        self.train = self._photos(files[:cut], targets[:cut], readable[:cut])
+        self.val = self._photos(files[cut:], targets[cut:], readable[cut:])
+        lengths = [
+            [self.train_sampler().tokens[draw.index] for draw in batch]
+            for batch in self.train_sampler().epoch_batches(0)
+        ]
+        log.info(
+            "%d photographs to train on, %d to validate on; padding wastes %.1f %% of the tokens",
+            len(self.train.files), len(self.val.files), 100 * padding_waste(lengths),
+        )  # fmt: skip
+
+    def _find(self) -> PhotoSplits:
+        return find_photos(self.root, self.download_to)
+
+    def _photos(self, files: list[Path], targets: Tensor, readable: Tensor) -> Photos:
+        keep = readable.nonzero().flatten().tolist()
+        kept = [files[i] for i in keep]
+        return Photos(kept, targets[keep], [self._tokens(file) for file in kept])
+
+    def _tokens(self, file: Path) -> int:
+        """Patches of a photograph at training size, before merging."""
+        height, width = image_size(file) or (self.max_size, self.max_size)
+        scale = min(1.0, self.max_size / min(height, width))
+        return int(height * scale) // self.patch_size * (int(width * scale) // self.patch_size)
+
+    def _built(self, photos: Photos | None) -> Photos:
+        if photos is None:
+            raise RuntimeError("data: no targets yet; QlipModule.setup builds them, so run this through a Trainer")
+        return photos
+
+    def train_sampler(self) -> TokenBatchSampler:
+        """The order of the training batches on this rank."""
+        photos, trainer = self._built(self.train), self.trainer
+        return TokenBatchSampler(
+            photos.tokens * self.repeats,
+            self.batch_size,
+            self.seed,
+            (lambda: trainer.global_step * trainer.accumulate_grad_batches) if trainer else (lambda: 0),
+            rank=trainer.global_rank if trainer else 0,
+            world_size=trainer.world_size if trainer else 1,
+        )
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Ragged batches in the sampler's order."""
+        photos = self._built(self.train)
+        repeated = Photos(photos.files * self.repeats, photos.targets.repeat(self.repeats, 1), [])
+        dataset = TrainingPhotos(repeated, self.max_size, self.merge, self.patch_size)
+        sampler = self.train_sampler()
+        return self._loader(dataset, collate_training, batch_sampler=sampler)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Squares of `VALIDATION_SIZES`, one list of batches a step."""
+        photos, trainer = self._built(self.val), self.trainer
+        rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        count = len(photos.files)
+        share = [
+            i % count for i in range(rank, max(count, world), world)
+        ]  # a rank without a photograph would hang the rest
+        mine = Photos([photos.files[i] for i in share], photos.targets[share], [])
+        dataset = ValidationPhotos(mine, VALIDATION_SIZES, self.patch_size)
+        return self._loader(dataset, collate_validation, batch_size=max(self.batch_size // 4, 1))
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """The validation photographs."""
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """The validation photographs."""
+        return self.val_dataloader()
+
+    def _loader(self, dataset: Dataset[Any], collate: Any, **kwargs: Any) -> DataLoader[Any]:
+        pin = torch.cuda.is_available()
+        return DataLoader(dataset, collate_fn=collate, num_workers=self.workers, pin_memory=pin, **kwargs)

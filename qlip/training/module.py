@@ -1,0 +1,248 @@
+"""Training the coordinate MLP for a frozen CLIP: the step, the losses, the optimiser (section 3.3 of the paper)."""
+
+import math
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, Literal
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+from qlip.core.position import PositionMLP
+from qlip.models.clip import QlipVisionModel, QlipVisionOutput, load_clip, position_table, solved_position
+from qlip.training.data import VALIDATION_SIZES, QlipDataModule, TrainBatch
+from qlip.training.targets import weights_digest
+
+
+@dataclass(frozen=True)
+class MLPConfig:
+    """The coordinate MLP and where it starts."""
+
+    hidden: int = 1024
+    """Width of the hidden layers."""
+    depth: int = 4
+    """Number of hidden layers."""
+    fourier: int = 48
+    """Number of Fourier frequencies."""
+    sigma: float | None = None
+    """Their standard deviation in cycles per unit of coordinate; grid / 16 if not given."""
+    init: Literal["solved", "random"] = "solved"
+    """Start from the solved readout, where R is already at rounding error, or from random weights as the paper does."""
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """L = L_cls + gamma R (eq. 5)."""
+
+    gamma: float = 1.0
+    """Weight of the residual."""
+    cls_loss: Literal["mse", "l2"] = "mse"
+    """Mean squared difference of the [CLS] outputs, or its norm (eq. 3); mse is what makes gamma = 1 balanced."""
+    target: Literal["image_embeds", "pooler_output"] = "image_embeds"
+    """Which [CLS] output: after or before CLIP's projection into the space shared with text."""
+
+
+def warmup_cosine(step: int, warmup: int, total: int) -> float:
+    """Learning rate factor: linear warm-up, then half a cosine down to zero at ``total`` steps."""
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    progress = (step - warmup) / max(total - warmup, 1)
+    return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def position_gradient_norm(cls: Tensor, target: Tensor, positions: Tensor) -> Tensor:
+    """Interpolation bias (eq. 1): norm of the gradient of cos([CLS], target) by the positions, averaged over images.
+
+    Args:
+        cls: ``(B, E)``, computed from ``positions``.
+        target: ``(B, E)``.
+        positions: ``(B, N, D)``; padded entries have no gradient.
+    """
+    cosine = F.cosine_similarity(cls.float(), target.float())
+    (gradient,) = torch.autograd.grad(cosine.sum(), positions, retain_graph=True)
+    return gradient.float().flatten(1).norm(dim=1).mean()
+
+
+class QlipModule(L.LightningModule):
+    """A frozen CLIP and the coordinate MLP that is trained for it.
+
+    Only the MLP is optimised and saved. The MLP runs in float32 whatever the trainer's precision.
+
+    Args:
+        backbone: A Hugging Face CLIP, Hub id or folder; ``random:<width>x<layers>`` builds one that needs no download.
+        revision: Revision of a Hub id.
+        mlp: The network and its start.
+        loss: The loss.
+        lr: Learning rate of Adam.
+        warmup: Share of all steps over which the learning rate rises; then it falls as a cosine.
+    """
+
+    table: Tensor
+
+    def __init__(
+        self,
+        backbone: str = "openai/clip-vit-large-patch14-336",
+        revision: str | None = None,
+        mlp: MLPConfig = MLPConfig(),
+        loss: LossConfig = LossConfig(),
+        lr: float = 7.5e-5,
+        warmup: float = 0.01,
+    ) -> None:
+        super().__init__()
+        mlp, loss = _revive(MLPConfig, mlp), _revive(LossConfig, loss)
+        self.save_hyperparameters(  # plain values: checkpoints are only ever loaded with weights_only=True
+            {
+                "backbone": backbone,
+                "revision": revision,
+                "mlp": asdict(mlp),
+                "loss": asdict(loss),
+                "lr": lr,
+                "warmup": warmup,
+            }
+        )
+        self.loss, self.lr, self.warmup = loss, lr, warmup
+        self.strict_loading = False  # checkpoints hold the MLP alone; on_load_checkpoint checks that they do
+        self.clip = load_clip(backbone, revision).eval().requires_grad_(False)
+        if loss.target == "image_embeds" and not hasattr(self.clip, "visual_projection"):
+            raise ValueError(f"loss.target: {backbone!r} has no projection to image_embeds; use pooler_output")
+        self.register_buffer("table", position_table(self.clip).float(), persistent=False)
+        architecture: Any = {"hidden": mlp.hidden, "depth": mlp.depth, "fourier": mlp.fourier, "sigma": mlp.sigma}
+        if mlp.init == "solved":
+            position = solved_position(self.table, **architecture)
+        else:
+            position = PositionMLP(self.table.shape[-1], self.table.shape[0], **architecture)
+        self.vision = QlipVisionModel.from_clip(self.clip, position)
+
+    @property
+    def position(self) -> PositionMLP:
+        """The network that is trained."""
+        return self.vision.position  # type: ignore[return-value]
+
+    def train(self, mode: bool = True) -> "QlipModule":
+        """Set the training mode of the MLP; the CLIP stays in evaluation mode."""
+        super().train(mode)
+        self.clip.eval()
+        return self
+
+    def setup(self, stage: str) -> None:
+        """Have the frozen CLIP set the targets, on rank 0 first so that the others find them in the cache."""
+        trainer: Any = self.trainer
+        data = trainer.datamodule
+        if not isinstance(data, QlipDataModule):
+            return
+        self.clip.to(trainer.strategy.root_device)
+        config = self.clip.config
+        digest = f"{weights_digest(self.clip)}-{self.loss.target}"
+        build = partial(data.build, self.encode_standard, digest, config.image_size, config.patch_size)
+        if trainer.is_global_zero:
+            build()
+        trainer.strategy.barrier("targets")
+        build()
+
+    @torch.no_grad()
+    def encode_standard(self, pixels: Tensor) -> Tensor:
+        """The frozen CLIP's own [CLS] output ``(B, E)`` for its standard view ``(B, 3, n, n)``."""
+        return getattr(self.clip(pixels.to(self.clip.device)), self.loss.target)
+
+    def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
+        """L_cls + gamma R on one ragged batch (eqs. 3 to 5)."""
+        positions = self.position(batch.patches.coords)
+        cls = self._cls(self.vision(batch.patches, positions=positions))
+        l_cls = self._cls_loss(cls, batch.target)
+        l1, l2 = self.position.residual(self.table)
+        loss = l_cls + self.loss.gamma * l1
+        values = {"loss": loss, "l_cls": l_cls, "residual_l1": l1, "residual_l2": l2}
+        trainer: Any = self.trainer
+        if self.global_step % trainer.log_every_n_steps == 0:
+            values |= self._diagnostics(cls, batch, positions)
+        self.log_dict({f"train/{k}": v.detach() for k, v in values.items()}, batch_size=len(batch.patches))
+        self.log_dict({"l_cls": l_cls.detach(), "R": l1.detach()}, prog_bar=True, logger=False)
+        return loss
+
+    def _diagnostics(self, cls: Tensor, batch: TrainBatch, positions: Tensor) -> dict[str, Tensor]:
+        """What is worth a backward pass of its own now and then, but not at every step."""
+        mask = batch.patches.mask.float()
+        return {
+            "position_grad_norm": position_gradient_norm(cls, batch.target, positions),
+            "tokens_per_image": mask.sum(1).mean(),
+            "padding_waste": 1 - mask.mean(),
+            "offgrid": mask.new_tensor(self.position.offgrid(self.table)),
+        }
+
+    def validation_step(self, batch: list[TrainBatch], batch_idx: int) -> None:
+        """Cosine of [CLS] at several sizes with the frozen CLIP's at its own."""
+        losses = []
+        for size, view in zip(VALIDATION_SIZES, batch, strict=True):
+            cls = self._cls(self.vision(view.patches)).float()
+            losses.append(self._cls_loss(cls, view.target))
+            cosine = F.cosine_similarity(cls, view.target).mean()
+            self.log(f"val/cos_cls_{size}", cosine, batch_size=len(cls), sync_dist=True)
+        l1, l2 = self.position.residual(self.table)
+        l_cls = torch.stack(losses).mean()
+        values = {"loss": l_cls + self.loss.gamma * l1, "l_cls": l_cls, "residual_l1": l1, "residual_l2": l2}
+        self.log_dict({f"val/{k}": v for k, v in values.items()}, batch_size=len(batch[0].patches), sync_dist=True)
+
+    def on_validation_epoch_end(self) -> None:
+        """Say how far from bicubic the network is where R does not look."""
+        self.log("val/offgrid", self.position.offgrid(self.table), sync_dist=True)
+
+    def test_step(self, batch: list[TrainBatch], batch_idx: int) -> None:
+        """As validation."""
+        self.validation_step(batch, batch_idx)
+
+    def predict_step(self, batch: list[TrainBatch], batch_idx: int) -> list[Tensor]:
+        """[CLS] outputs ``(B, E)``, one tensor a validation size."""
+        return [self._cls(self.vision(view.patches)) for view in batch]
+
+    def _cls(self, output: QlipVisionOutput) -> Tensor:
+        return getattr(output, self.loss.target)
+
+    def _cls_loss(self, cls: Tensor, target: Tensor) -> Tensor:
+        if self.loss.cls_loss == "mse":
+            return F.mse_loss(cls.float(), target)
+        return (cls.float() - target).norm(dim=-1).mean()
+
+    def configure_optimizers(self) -> Any:
+        """Adam on the MLP alone, warm-up and cosine over all steps of the run."""
+        optimizer = torch.optim.Adam(self.position.parameters(), lr=self.lr)
+        trained = {id(p) for p in self.position.parameters()}
+        assert trained == {id(p) for p in self.parameters() if p.requires_grad}
+        total = self._total_steps()
+        schedule = LambdaLR(optimizer, partial(warmup_cosine, warmup=round(self.warmup * total), total=total))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _total_steps(self) -> int:
+        """Optimiser steps of the whole run.
+
+        Trainer.estimated_stepping_batches would start the data loader here, before a resumed run knows its place.
+        """
+        trainer: Any = self.trainer
+        batches = len(trainer.datamodule.train_sampler())
+        limit = trainer.limit_train_batches
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        steps = -(-batches // trainer.accumulate_grad_batches) * (trainer.max_epochs or 1)
+        return min(steps, trainer.max_steps) if trainer.max_steps > 0 else steps
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the MLP; the CLIP is where it came from."""
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {k: v for k, v in state.items() if k.startswith("vision.position.")}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check that the checkpoint holds exactly this MLP.
+
+        Raises:
+            ValueError: if a tensor is missing or there is one too many.
+        """
+        wanted = {f"vision.position.{name}" for name in self.position.state_dict()}
+        if wanted != checkpoint["state_dict"].keys():
+            different = ", ".join(sorted(wanted ^ checkpoint["state_dict"].keys()))
+            raise ValueError(f"ckpt_path: tensors differ from the configured MLP: {different}")
+
+
+def _revive(kind: type[Any], value: Any) -> Any:
+    """A configuration, also from the plain dict that a checkpoint holds."""
+    return kind(**value) if isinstance(value, dict) else value
