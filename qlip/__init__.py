@@ -1,6 +1,7 @@
 """qlip: visual tokens for CLIP-based multimodal models, spent where the picture has content."""
 
 from qlip._version import __version__
+from qlip.convert import convert, restore
 from qlip.core.patches import PatchBatch, patchify
 from qlip.core.position import PositionMLP, TablePosition
 from qlip.core.quadtree import Leaves, Quadtree
@@ -17,6 +18,8 @@ __all__ = [
     "Quadtree",
     "TablePosition",
     "__version__",
+    "convert",
     "load",
     "patchify",
+    "restore",
 ]

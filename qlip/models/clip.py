@@ -1,5 +1,6 @@
 """CLIP's vision tower with patches and coordinates in place of pixels and a table."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -12,6 +13,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from qlip.core.patches import PatchBatch
 from qlip.core.position import Position, PositionMLP, TableMode, TablePosition
 from qlip.models.attention import padding_mask
+from qlip.models.offload import onloaded
 from qlip.models.synthetic import random_clip_from_name
 
 Clip = CLIPModel | CLIPVisionModel | CLIPVisionModelWithProjection
@@ -97,9 +99,26 @@ class QlipVisionModel(nn.Module):
             image_embeds=None if self.projection is None else self.projection(pooled),
         )
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "QlipVisionModel":
+        """Move and cast as any module, but only move the position: ``model.to(bfloat16)`` must not round it."""
+        position = self._modules.pop("position", None)
+        try:
+            super()._apply(fn, recurse)
+        finally:
+            if position is not None:
+                self._modules["position"] = position
+        if position is not None:
+            position._apply(lambda tensor: tensor.to(fn(tensor).device))
+        return self
+
     def _embed(self, batch: PatchBatch, positions: Tensor | None) -> Tensor:
         """Token embeddings ``(B, 1 + N, D)``, class token first."""
-        weight = self.embeddings.patch_embedding.weight  # (D, 3, p, p)
+        embeddings = self.embeddings
+        with onloaded(embeddings, embeddings.patch_embedding, embeddings.position_embedding):
+            return self._embed_with(embeddings.patch_embedding.weight, batch, positions)
+
+    def _embed_with(self, weight: Tensor, batch: PatchBatch, positions: Tensor | None) -> Tensor:
+        """`_embed`, given the kernel of the patch embedding ``(D, 3, p, p)``."""
         if batch.patches.shape[2:] != weight.shape[1:]:
             raise ValueError(
                 f"batch.patches: got patches of shape {tuple(batch.patches.shape[2:])}; this tower takes "
@@ -127,7 +146,9 @@ def vision_tower(clip: Clip) -> CLIPVisionModel:
 
 def position_table(clip: Clip) -> Tensor:
     """CLIP's table of positional embeddings on its grid, without the class token's: ``(n, n, D)``."""
-    weight = vision_tower(clip).embeddings.position_embedding.weight.detach()
+    embedding = vision_tower(clip).embeddings.position_embedding
+    with onloaded(embedding):
+        weight = embedding.weight.detach().clone()
     side = round((len(weight) - 1) ** 0.5)
     return weight[1:].unflatten(0, (side, side))
 

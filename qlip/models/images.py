@@ -78,18 +78,38 @@ def _from_array(values: np.ndarray[Any, Any]) -> Image.Image:
     return to_rgb(Image.fromarray(values))
 
 
+def shortest_edge_shape(height: int, width: int, size: int) -> tuple[int, int]:
+    """Height and width with a shortest edge of ``size`` pixels, aspect kept: the arithmetic of CLIP's own preprocessing."""
+    other = int(size * max(height, width) / min(height, width))
+    return (other, size) if width <= height else (size, other)
+
+
 def resize_shortest_edge(image: Image.Image, size: int) -> Image.Image:
-    """Scale to a shortest edge of ``size`` pixels, aspect kept, bicubic: the arithmetic of CLIP's own preprocessing."""
-    width, height = image.size
-    short, long = sorted((width, height))
-    other = int(size * long / short)
-    return image.resize((size, other) if width <= height else (other, size), Image.Resampling.BICUBIC)
+    """Scale to a shortest edge of ``size`` pixels, aspect kept, bicubic; see `shortest_edge_shape`."""
+    height, width = shortest_edge_shape(image.height, image.width, size)
+    return image.resize((width, height), Image.Resampling.BICUBIC)
 
 
 def centre_crop(image: Image.Image, height: int, width: int) -> Image.Image:
     """Cut ``height x width`` pixels out of the middle; an odd margin leaves the extra pixel at the bottom and right."""
     top, left = (image.height - height) // 2, (image.width - width) // 2
     return image.crop((left, top, left + width, top + height))
+
+
+def pad_to_square(image: Image.Image, mean: tuple[float, ...]) -> Image.Image:
+    """Put the picture in the middle of a square of the mean colour.
+
+    It is ``expand2square`` of LLaVA's original repository (haotian-liu/LLaVA, ``llava/mm_utils.py``): same colour, same
+    rounding of the offset.
+
+    Args:
+        image: RGB.
+        mean: Of the channels in [0, 1].
+    """
+    side = max(image.size)
+    square = Image.new("RGB", (side, side), tuple(int(255 * x) for x in mean))
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return square
 
 
 def normalise(image: Image.Image, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

@@ -1,0 +1,84 @@
+"""How pictures travel from a Hugging Face processor to a converted model: ``pixel_values`` as a list, one pair per image.
+
+The pair is ``(patches (N, 3, p, p) float, leaves (N, 5) int64)`` with columns row, col, size, h, w. A list, because images
+differ in N; geometry as integers, because everything on the way (`BatchFeature.to`, pipelines, trainers) casts floats to
+the model's dtype, and coordinates in bfloat16 would place tokens half a patch off.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qlip.core.patches import PatchBatch, patchify
+from qlip.core.quadtree import Leaves
+
+Pair = tuple[Tensor, Tensor]
+
+
+def pack(image: Tensor, leaves: Leaves) -> Pair:
+    """The pair of an image ``(3, H, W)`` cut at ``leaves``."""
+    grid = torch.tensor(leaves.grid, device=leaves.row.device).expand(len(leaves), 2)
+    geometry = torch.stack([leaves.row, leaves.col, leaves.size], dim=1)
+    return patchify(image, leaves), torch.cat([geometry, grid], dim=1)
+
+
+def unpack_leaves(geometry: Tensor) -> Leaves:
+    """The leaves in the second half of a pair, ``(N, 5)``."""
+    row, col, size, height, width = geometry.unbind(1)
+    return Leaves(row, col, size, (int(height[0]), int(width[0])))
+
+
+def to_pairs(pixel_values: Any) -> list[Pair]:
+    """Check what a model was given and flatten it: a list of pairs, or of lists of them.
+
+    Raises:
+        TypeError: for anything else, in particular the dense tensor of a processor that was not converted.
+    """
+    try:
+        return list(_flatten(pixel_values))
+    except TypeError as error:
+        got = f"{error}" if not isinstance(pixel_values, Tensor) else f"a tensor {tuple(pixel_values.shape)}"
+        raise TypeError(
+            f"pixel_values: got {got}; a converted model takes the list that a converted processor returns, with patches "
+            f"(N, 3, p, p) and leaves (N, 5) for each image. Use the processor that qlip.convert(model, processor) "
+            f"returned, or qlip.restore(model) to go on with the original one"
+        ) from error
+
+
+def _flatten(value: Any) -> Iterator[Pair]:
+    if isinstance(value, tuple) and len(value) == 2 and all(isinstance(part, Tensor) for part in value):
+        patches, leaves = value
+        if patches.ndim != 4 or leaves.shape != (len(patches), 5) or leaves.is_floating_point():
+            raise TypeError(f"a pair of {tuple(patches.shape)} and {leaves.dtype} {tuple(leaves.shape)}")
+        yield value
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _flatten(part)
+    else:
+        raise TypeError(type(value).__name__)
+
+
+def token_counts(pixel_values: Any) -> list[int]:
+    """Patches of each image, class token not counted."""
+    return [len(patches) for patches, _ in to_pairs(pixel_values)]
+
+
+def to_batch(pixel_values: "PatchBatch | Sequence[Any]") -> PatchBatch:
+    """One ragged batch of all images; a `PatchBatch` is returned as it is.
+
+    Raises:
+        TypeError: see `to_pairs`.
+        ValueError: if there is no image.
+    """
+    if isinstance(pixel_values, PatchBatch):
+        return pixel_values
+    return PatchBatch.collate(
+        PatchBatch(
+            patches[None],
+            unpack_leaves(geometry).coords()[None].to(patches.device),
+            torch.ones(1, len(patches), dtype=torch.bool, device=patches.device),
+        )
+        for patches, geometry in to_pairs(pixel_values)
+    )

@@ -1,0 +1,65 @@
+"""Checks that a prompt holds as many image placeholders as its images have tokens, before any model runs."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+
+from torch import Tensor
+
+
+def placeholder_runs(input_ids: "Tensor | Sequence[Iterable[int]]", token_id: int) -> Iterator[tuple[int, int]]:
+    """Runs of neighbouring placeholders in reading order: index of the prompt, and length.
+
+    Args:
+        input_ids: ``(B, L)``, or a list of lists of any lengths.
+        token_id: The placeholder.
+    """
+    rows = (input_ids == token_id).tolist() if isinstance(input_ids, Tensor) else input_ids
+    wanted = True if isinstance(input_ids, Tensor) else token_id
+    for prompt, row in enumerate(rows):
+        for value, group in groupby(row):
+            if value == wanted:
+                yield prompt, sum(1 for _ in group)
+
+
+def check_placeholders(
+    input_ids: "Tensor | Sequence[Iterable[int]]", counts: Sequence[int], token_id: int, cause: str = ""
+) -> None:
+    """Check that the runs of placeholders are made of whole images, in order.
+
+    transformers compares sums over the batch, so two mistakes can hide each other and put one image's features into
+    another's place.
+
+    Args:
+        input_ids: See `placeholder_runs`.
+        counts: Tokens of each image, in the order of the prompts.
+        token_id: The placeholder.
+        cause: What is likely to have gone wrong, if the caller knows.
+
+    Raises:
+        ValueError: naming the image, the tokens expected, those found, and the likely cause.
+    """
+    image = 0
+    for prompt, length in placeholder_runs(input_ids, token_id):
+        left = length
+        while left:
+            if image == len(counts):
+                raise _mismatch(image, prompt, 0, left, cause or "there are more places for images than images")
+            if counts[image] > left:
+                raise _mismatch(image, prompt, counts[image], left, cause)
+            left -= counts[image]
+            image += 1
+            if left and (image == len(counts) or counts[image] > left):
+                found = counts[image - 1] + left
+                raise _mismatch(image - 1, prompt, counts[image - 1], found, cause)
+    if image < len(counts):
+        raise _mismatch(image, None, counts[image], 0, cause or "no prompt has a place for it")
+
+
+def _mismatch(image: int, prompt: int | None, expected: int, found: int, cause: str) -> ValueError:
+    where = "" if prompt is None else f" in prompt {prompt}"
+    cause = cause or "the prompt was cut (max_length, truncation) or written by hand, or belongs to other images"
+    return ValueError(
+        f"input_ids: image {image}{where} has {expected} tokens, but {found} placeholders; likely cause: {cause}. Let the "
+        f"converted processor make prompt and images in one call, without truncation, and lower max_tokens if it gets too "
+        f"long"
+    )
