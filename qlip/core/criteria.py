@@ -49,6 +49,11 @@ def blockwise(score: BlockScore, images: Tensor, patch_size: int, levels: int) -
     return scores
 
 
+def _tiles(x: Tensor, side: int) -> Tensor:
+    """View ``(..., H, W)`` as ``(..., H/side, side, W/side, side)``."""
+    return x.unflatten(-1, (-1, side)).unflatten(-3, (-1, side))
+
+
 def _max_of_pairs(values: Tensor, patch_size: int, levels: int) -> list[Tensor]:
     """Largest of ``values (B, C, H-1, W-1)`` over channels and pixels inside every block, where ``values[..., y, x]``
     belongs to a block only if the pixels ``(y, x)`` and ``(y+1, x+1)`` both do.
@@ -64,7 +69,7 @@ def _max_of_pairs(values: Tensor, patch_size: int, levels: int) -> list[Tensor]:
             batch, height + 1, width + 1
         )  # the last row and column stay unset: no window holds them
         torch.amax(values, 1, out=pairs[:, :-1, :-1])
-        tiles = pairs.unflatten(2, (-1, p)).unflatten(1, (-1, p))  # (B, h, p, w, p)
+        tiles = _tiles(pairs, p)  # (B, h, p, w, p)
         lines = torch.stack([tiles[:, :, : p - 1].amax(2), tiles[:, :, p - 1]], dim=2)  # (B, h, 2, w, p)
         summary = torch.stack([lines[..., : p - 1].amax(-1), lines[..., p - 1]], dim=-1)  # (B, h, 2, w, 2)
         pairs, p = summary.flatten(3, 4).flatten(1, 2), 2
@@ -91,14 +96,13 @@ def variance(images: Tensor, patch_size: int, levels: int) -> list[Tensor]:
 
     Merged by "variance of the whole = mean of the variances + variance of the means", which loses no digits.
     """
-    tiles = images.unflatten(3, (-1, patch_size)).unflatten(2, (-1, patch_size))  # (B, C, h, p, w, p)
+    tiles = _tiles(images, patch_size)  # (B, C, h, p, w, p)
     mean = tiles.mean(3).mean(-1)  # (B, C, h, w)
     within = (tiles - mean[:, :, :, None, :, None]).square_().mean(3).mean(-1)
     scores = []
     for _ in range(levels):
-        merged = F.avg_pool2d(mean, 2)
-        between = F.avg_pool2d((mean - F.interpolate(merged, scale_factor=2)).square_(), 2)
-        within, mean = F.avg_pool2d(within, 2) + between, merged
+        between, mean = torch.var_mean(_tiles(mean, 2), dim=(-3, -1), correction=0)
+        within = _tiles(within, 2).mean((-3, -1)) + between
         scores.append(within.mean(1))
     return scores
 
