@@ -14,6 +14,7 @@ _METRICS = {
     "R": "mean absolute difference from CLIP's table, on its grid",
     "R2": "mean squared difference from CLIP's table, on its grid",
     "offgrid": "relative rms difference from bicubic interpolation, between the grid's points",
+    "l_cls": "difference of [CLS] from CLIP's own on validation images, as trained on",
 }
 _COSINE = re.compile(r"cos_cls_(\d+)")
 
@@ -37,6 +38,7 @@ def model_card(config: ZooConfig, name: str) -> str:
     )
     rows = "\n".join(f"| {key} | {value:.3g} | {_meaning(key)} |" for key, value in config.metrics.items())
     revision = f", revision={config.backbone_revision!r}" if config.backbone_revision else ""
+    quadtree = "" if config.patch_size == 14 else f", quadtree=qlip.Quadtree(patch_size={config.patch_size})"
     return f"""---
 {data.to_yaml()}
 ---
@@ -51,8 +53,10 @@ These weights are the MLP alone; CLIP's own come from where they always did and 
 import qlip
 from qlip.models.clip import load_clip
 clip = load_clip({config.backbone!r}{revision})
-model = qlip.convert(clip, position=qlip.load({name!r}))
+model = qlip.convert(clip, position=qlip.load({name!r}){quadtree})
 ```
+
+`qlip.convert` does the same to a LLaVA with this tower.
 
 | metric | value | meaning |
 |---|---|---|

@@ -125,7 +125,7 @@ class ZooConfig:
 
     def write(self, path: Path) -> None:
         """Write as indented JSON."""
-        path.write_text(json.dumps(asdict(self), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
     @property
     def architecture(self) -> dict[str, Any]:

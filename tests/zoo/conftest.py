@@ -1,8 +1,9 @@
 import pytest
-from zoo_helpers import describe, tiny_position
 
 from qlip.models.synthetic import random_clip
+from qlip.zoo.load import solve
 from qlip.zoo.store import save
+from tests.zoo.helpers import describe, tiny_position
 
 
 @pytest.fixture
@@ -22,3 +23,9 @@ def clip_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clip") / "tiny-clip"
     random_clip(width=32, layers=1, image_size=98).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def solved(clip_folder):
+    """What ``solve:<clip_folder>`` gives: a position and its config."""
+    return solve(f"solve:{clip_folder}")

@@ -53,6 +53,20 @@ def _oid(content):
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
+def _sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+def _is_large(path):
+    return path.endswith(".safetensors")
+
+
+def _listing(path, content):
+    entry = {"type": "file", "path": path, "size": len(content), "oid": _oid(content)}
+    lfs = {"oid": _sha256(content), "size": len(content), "pointerSize": 130}
+    return {**entry, "lfs": lfs} if _is_large(path) else entry
+
+
 class _Handler(BaseHTTPRequestHandler):
     hub: FakeHub
 
@@ -88,10 +102,13 @@ class _Handler(BaseHTTPRequestHandler):
         if api and verb == "revision":
             return self.answer({"id": hub_id, "sha": commit, "siblings": [{"rfilename": p} for p in files]})
         if api and verb == "tree":
-            entries = [{"type": "file", "path": p, "size": len(c), "oid": _oid(c)} for p, c in files.items()]
-            return self.answer(entries)
-        assert verb == "resolve", self.path
+            return self.answer([_listing(path, content) for path, content in files.items()])
         content = files["/".join(rest)]
+        if verb == "resolve" and _is_large(rest[-1]):  # kept elsewhere, as the Hub does
+            location, checksum = f"{self.hub.url}/{hub_id}/large/{revision}/{rest[-1]}", _sha256(content)
+            linked = {"X_Linked_Etag": f'"{checksum}"', "X_Linked_Size": str(len(content))}
+            return self.answer(status=302, Location=location, X_Repo_Commit=commit, ETag='"pointer"', **linked)
+        assert verb in ("resolve", "large"), self.path
         return self.answer(content, ETag=f'"{_oid(content)}"', X_Repo_Commit=commit)
 
     do_HEAD = do_GET

@@ -2,9 +2,11 @@ import re
 
 import pytest
 from huggingface_hub import ModelCard
-from zoo_helpers import describe
 
+from qlip.models.synthetic import random_clip
 from qlip.zoo.card import is_hub_id, model_card
+from qlip.zoo.store import save
+from tests.zoo.helpers import describe, same, tiny_position
 
 
 def test_metadata_is_what_the_hub_reads(position):
@@ -53,3 +55,15 @@ def test_the_card_gives_every_metric_and_the_paper(position):
 def test_the_card_says_whether_it_was_trained(position):
     assert "Training: steps 300, gamma 1.0." in model_card(describe(position), "tiny")
     assert "not trained" in model_card(describe(position, training={}), "tiny")
+
+
+@pytest.mark.parametrize("patch_size", [14, 7])
+def test_the_example_runs(patch_size, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    random_clip(width=32, layers=1, image_size=4 * patch_size, patch_size=patch_size).save_pretrained("clip")
+    position = tiny_position(dim=32)
+    entry = save(position, "checkpoints/tiny", describe(position, backbone="clip", patch_size=patch_size))
+    (example,) = re.findall(r"```python\n(.*?)```", (entry / "README.md").read_text(), re.DOTALL)
+    names = {}
+    exec(example, names)
+    assert same(names["model"].position, position)

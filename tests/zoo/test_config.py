@@ -2,10 +2,10 @@ import json
 
 import pytest
 import torch
-from zoo_helpers import describe
 
 from qlip import Quadtree
 from qlip.zoo.config import EntryError, ZooConfig, quadtree_fields
+from tests.zoo.helpers import describe
 
 
 def edited(entry, **changes):

@@ -4,11 +4,11 @@ import pytest
 import safetensors.torch
 import torch
 from safetensors import safe_open
-from zoo_helpers import describe, same, tiny_position
 
 from qlip.zoo import store
 from qlip.zoo.config import EntryError
 from qlip.zoo.store import check_target, load_folder, local_entries, save
+from tests.zoo.helpers import describe, same, tiny_position
 
 
 def edit_weights(entry, change):
