@@ -1,5 +1,6 @@
 """What happens around the training step: projection, previews, export, and the closing table."""
 
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,20 +9,18 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 from rich.table import Table
 
-from qlip.core.position import PositionMLP
 from qlip.core.quadtree import Quadtree
 from qlip.models.images import read_image
 from qlip.models.processing import QlipImageProcessor
-from qlip.training.data import VALIDATION_SIZES, QlipDataModule
+from qlip.training.data import QlipDataModule
 from qlip.training.module import QlipModule
 from qlip.viz import draw_leaves
-from qlip.zoo.config import ZooConfig, architecture
+from qlip.zoo.config import ZooConfig
 from qlip.zoo.store import check_target, save
 
 
@@ -48,7 +47,7 @@ class ResidualProjection(L.Callback):
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Project during a fit, so that what is measured and saved is projected too."""
         assert isinstance(pl_module, QlipModule)
-        if trainer.training and not trainer.sanity_checking:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
             pl_module.position.project_(pl_module.table)
 
 
@@ -82,15 +81,25 @@ class QuadtreePreview(L.Callback):
 
 
 class ZooExport(L.Callback):
-    """Write the trained MLP as zoo entries when the fit ends: ``NAME`` the best checkpoint, ``NAME-last`` the last state.
+    """Write the trained MLP as zoo entries: ``NAME`` whenever a validation is the best so far, ``NAME-last`` at the end.
 
     Args:
         name: Of the entry; ``qlip-<backbone>`` if not given.
         root: Folder of the zoo.
+        monitor: Metric whose smallest value is best.
     """
 
-    def __init__(self, name: str | None = None, root: str = "checkpoints") -> None:
-        self.name, self.root = name, Path(root)
+    def __init__(self, name: str | None = None, root: str = "checkpoints", monitor: str = "val/loss") -> None:
+        self.name, self.root, self.monitor = name, Path(root), monitor
+        self.best = math.inf
+
+    def state_dict(self) -> dict[str, float]:
+        """Remember the best value, so that a resumed run does not replace a better entry."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        """Go on from the best value of the run so far."""
+        self.best = state_dict["best"]
 
     def folder(self, module: QlipModule) -> Path:
         """Where the best entry goes."""
@@ -98,35 +107,36 @@ class ZooExport(L.Callback):
         return self.root / (self.name or f"qlip-{backbone.replace(':', '-')}")
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Find out before the training whether the entry can be written after it."""
+        """Find out before the training whether the entries can be written."""
         assert isinstance(pl_module, QlipModule)
         if stage == "fit":
-            check_target(self.folder(pl_module))
+            folder = self.folder(pl_module)
+            check_target(folder)
+            check_target(folder.with_name(f"{folder.name}-last"))
+
+    @rank_zero_only
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Export if this is the best so far."""
+        assert isinstance(pl_module, QlipModule)
+        value = float(trainer.callback_metrics.get(self.monitor, math.inf))
+        if trainer.state.fn == "fit" and not trainer.sanity_checking and value < self.best:
+            self.best = value
+            self._export(self.folder(pl_module), trainer, pl_module)
 
     @rank_zero_only
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Export."""
+        """Export the last state."""
         assert isinstance(pl_module, QlipModule)
-        folder, metrics = self.folder(pl_module), trainer.callback_metrics
-        save(pl_module.position, folder.with_name(f"{folder.name}-last"), self._config(trainer, pl_module, metrics))
-        best = _best_checkpoint(trainer)
-        if best is None:
-            save(pl_module.position, folder, self._config(trainer, pl_module, metrics))
-            return
-        checkpoint = torch.load(best, weights_only=True, map_location="cpu")
-        prefix = "vision.position."
-        position = PositionMLP(**architecture(pl_module.position))
-        position.load_state_dict({k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items()})
-        save(position, folder, self._config(trainer, pl_module, checkpoint["qlip_metrics"]))
+        folder = self.folder(pl_module)
+        self._export(folder.with_name(f"{folder.name}-last"), trainer, pl_module)
 
-    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Keep the metrics with the weights that they belong to, for the model card."""
-        checkpoint["qlip_metrics"] = _plain(trainer.callback_metrics)
+    def _export(self, folder: Path, trainer: L.Trainer, module: QlipModule) -> None:
+        save(module.position, folder, self._config(trainer, module))
 
-    def _config(self, trainer: L.Trainer, module: QlipModule, metrics: Mapping[str, Any]) -> ZooConfig:
+    def _config(self, trainer: L.Trainer, module: QlipModule) -> ZooConfig:
         data: Any = getattr(trainer, "datamodule", None)
         names = {"val/residual_l1": "R", "val/residual_l2": "R2"}
-        measured = {k: v for k, v in _plain(metrics).items() if k.startswith("val/")}
+        measured = {k: v for k, v in _plain(trainer.callback_metrics).items() if k.startswith("val/")}
         return ZooConfig.of(
             module.position,
             backbone=module.hparams["backbone"],
@@ -180,7 +190,7 @@ class Summary(L.Callback):
         after = {k.removeprefix("val/"): v for k, v in _plain(trainer.callback_metrics).items() if k.startswith("val/")}
         table = Table("", "before", "after", title="Coordinate MLP")
         rows = {"R": "residual_l1", "off-grid error": "offgrid", "L_cls": "l_cls"}
-        rows |= {f"cos [CLS] at {size}": f"cos_cls_{size}" for size in VALIDATION_SIZES}
+        rows |= {f"cos [CLS] at {k.removeprefix('cos_cls_')}": k for k in after if k.startswith("cos_cls_")}
         for label, name in rows.items():
             style = "{:.2e}" if name in ("residual_l1", "l_cls") else "{:.4f}"
             table.add_row(label, *(style.format(x[name]) if name in x else "-" for x in (self.before, after)))
@@ -195,11 +205,6 @@ class Summary(L.Callback):
             console.print(f"Zoo entry  {folder}    python -m qlip zoo show {folder.name}")
             console.print(f'Use it     qlip.load("{folder}")', markup=False)
         console.print(f"Logs       {trainer.log_dir}    tensorboard --logdir lightning_logs")
-
-
-def _best_checkpoint(trainer: L.Trainer) -> str | None:
-    callback = trainer.checkpoint_callback
-    return (callback.best_model_path or None) if isinstance(callback, ModelCheckpoint) else None
 
 
 def _plain(metrics: Mapping[str, Any]) -> dict[str, float]:

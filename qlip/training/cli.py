@@ -1,6 +1,7 @@
 """The command line of ``train.py``: Lightning's own, with its two traps closed."""
 
 import logging
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from jsonargparse import Namespace, set_parsing_settings
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 from rich.logging import RichHandler
 
@@ -37,7 +39,8 @@ class QlipCLI(LightningCLI):
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults(
             {
-                "checkpoint.monitor": "val/loss",
+                # No monitor: with one, Lightning writes last.ckpt only when the metric improves, and a killed run loses the
+                # rest. The best weights are ZooExport's business.
                 "checkpoint.filename": "epoch={epoch}-step={step}",
                 "checkpoint.auto_insert_metric_name": False,
                 "checkpoint.save_last": True,
@@ -55,7 +58,7 @@ class QlipCLI(LightningCLI):
             self.config[command].ckpt_path = str(newest_checkpoint())
         path = self.config[command].get("ckpt_path") if command else None
         if path and Path(path).is_file():
-            asked = parser.parse_args(args, defaults=False)[command]
+            asked = parser.parse_args(args, defaults=False)[command]  # type: ignore[arg-type]
             refuse_overrides(path, asked.get("model"))
 
 
@@ -129,6 +132,9 @@ def main(args: ArgsType = None) -> None:
             },
             parser_kwargs={name: {"default_env": False} for name in ("fit", "validate", "test", "predict")},
         )
+    except SIGTERMException:  # Lightning lets it pass for success
+        Console(stderr=True).print("stopped by SIGTERM; go on with: python train.py fit ... --ckpt_path last")
+        sys.exit(128 + signal.SIGTERM)
     except (ConfigError, OSError) as error:
         Console(stderr=True).print(f"[bold red]train.py:[/] {error}", highlight=False, soft_wrap=True)
         sys.exit(1)

@@ -21,8 +21,6 @@ from qlip.training.targets import Encode, load_or_compute
 
 log = logging.getLogger(__name__)
 
-VALIDATION_SIZES = (224, 336, 448, 560)
-
 
 @dataclass(frozen=True)
 class TrainBatch:
@@ -103,6 +101,7 @@ class QlipDataModule(L.LightningDataModule):
         max_size: Shortest edge in pixels above which photographs are scaled down; smaller ones stay native.
         merge: Probability with which a quadtree block merges; two numbers are a range drawn from for each photograph.
         val_limit: Most photographs to validate on, evenly spaced over those there are.
+        val_sizes: Sides in pixels of the squares that validation compares with the standard view.
         repeats: How often an epoch shows each photograph; for data sets of a handful.
         workers: Processes that read and cut photographs.
         download_to: Where downloaded data goes.
@@ -117,6 +116,7 @@ class QlipDataModule(L.LightningDataModule):
         max_size: int = 560,
         merge: float | tuple[float, float] = 0.1,
         val_limit: int = 256,
+        val_sizes: tuple[int, ...] = (224, 336, 448, 560),
         repeats: int = 1,
         workers: int = 4,
         download_to: str = "data",
@@ -130,7 +130,7 @@ class QlipDataModule(L.LightningDataModule):
         self.root, self.download_to, self.cache_dir = root, download_to, Path(cache_dir).expanduser()
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
         self.max_size, self.merge, self.repeats, self.val_limit = max_size, (low, high), repeats, val_limit
-        self.patch_size = 14
+        self.patch_size, self.val_sizes = 14, tuple(val_sizes)
         self.unreadable: list[Path] = []
         self.train: Photos | None = None
         self.val: Photos | None = None
@@ -213,7 +213,7 @@ class QlipDataModule(L.LightningDataModule):
         return self._loader(dataset, collate_training, batch_sampler=sampler)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Squares of `VALIDATION_SIZES`, one list of batches a step."""
+        """Squares of each of ``val_sizes``, one list of batches a step."""
         photos, trainer = self._built(self.val), self.trainer
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         count = len(photos.files)
@@ -221,7 +221,7 @@ class QlipDataModule(L.LightningDataModule):
             i % count for i in range(rank, max(count, world), world)
         ]  # a rank without a photograph would hang the rest
         mine = Photos([photos.files[i] for i in share], photos.targets[share], [])
-        dataset = ValidationPhotos(mine, VALIDATION_SIZES, self.patch_size)
+        dataset = ValidationPhotos(mine, self.val_sizes, self.patch_size)
         return self._loader(dataset, collate_validation, batch_size=max(self.batch_size // 4, 1))
 
     def test_dataloader(self) -> DataLoader[Any]:

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from qlip.core.position import PositionMLP
 from qlip.models.clip import QlipVisionModel, QlipVisionOutput, load_clip, position_table, solved_position
-from qlip.training.data import VALIDATION_SIZES, QlipDataModule, TrainBatch
+from qlip.training.data import QlipDataModule, TrainBatch
 from qlip.training.targets import weights_digest
 
 
@@ -174,8 +174,9 @@ class QlipModule(L.LightningModule):
 
     def validation_step(self, batch: list[TrainBatch], batch_idx: int) -> None:
         """Cosine of [CLS] at several sizes with the frozen CLIP's at its own."""
+        trainer: Any = self.trainer
         losses = []
-        for size, view in zip(VALIDATION_SIZES, batch, strict=True):
+        for size, view in zip(trainer.datamodule.val_sizes, batch, strict=True):
             cls = self._cls(self.vision(view.patches)).float()
             losses.append(self._cls_loss(cls, view.target))
             cosine = F.cosine_similarity(cls, view.target).mean()

@@ -1,0 +1,186 @@
+"""Whole runs of the command line on drawn photographs and a tiny CLIP."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import qlip
+from qlip.training.cli import ConfigError, main, newest_checkpoint, refuse_overrides
+from tests.training.conftest import arguments
+
+TRAIN = str(Path(__file__).parents[2] / "train.py")
+LAST = Path("lightning_logs/version_0/checkpoints/last.ckpt")
+
+
+def checkpoint(path: Path) -> dict:
+    return torch.load(path, weights_only=True)
+
+
+def run(*args: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess:
+    command, env = [sys.executable, TRAIN, *args], {**os.environ, **env}
+    return subprocess.run(command, capture_output=True, text=True, env=env, cwd=cwd, check=False, timeout=300)
+
+
+def assert_same_position(first: Path, second: Path) -> None:
+    a, b = load_file(first / "model.safetensors"), load_file(second / "model.safetensors")
+    assert all(torch.equal(a[name], b[name]) for name in a.keys() | b.keys())
+
+
+def test_fit_leaves_logs_checkpoints_and_a_zoo_entry(fit_args: list[str], capsys: pytest.CaptureFixture) -> None:
+    main(["fit", *fit_args])
+    events = EventAccumulator("lightning_logs/version_0").Reload()
+    scalars = set(events.Tags()["scalars"])
+    losses = {"loss", "l_cls", "residual_l1", "residual_l2"}
+    assert {f"train/{x}" for x in losses | {"tokens_per_image", "position_grad_norm", "offgrid"}} <= scalars
+    assert {f"val/{x}" for x in losses | {"offgrid"}} | {f"val/cos_cls_{n}" for n in (42, 56, 84)} <= scalars
+    assert "lr-Adam" in scalars
+    assert any(tag.startswith("quadtree/") for tag in events.Tags()["images"])
+    config = yaml.safe_load(Path("lightning_logs/version_0/config.yaml").read_text())
+    assert (config["trainer"]["max_epochs"], config["model"]["lr"]) == (2, 7.5e-5)
+
+    printed = capsys.readouterr().out
+    for label in ("R", "L_cls", "cos [CLS] at 84", "tokens per image", "seconds", "checkpoints/tiny", "tensorboard"):
+        assert label in printed
+
+    position = qlip.load("checkpoints/tiny-last")
+    held = checkpoint(LAST)["state_dict"]
+    assert {name.removeprefix("vision.position.") for name in held} == position.state_dict().keys()
+    assert all(torch.equal(held[f"vision.position.{k}"], v) for k, v in position.state_dict().items())
+    assert set(os.listdir("checkpoints/tiny")) == {"config.json", "model.safetensors", "README.md"}
+    assert LAST.stat().st_size < 3 * 4 * sum(v.numel() for v in held.values()) + 50_000  # weights and two moments
+
+
+def test_the_solved_start_reproduces_clip_and_random_merging_trains_it(fit_args: list[str]) -> None:
+    main(["fit", *fit_args])
+    events = EventAccumulator("lightning_logs/version_0").Reload()
+    residual = [event.value for event in events.Scalars("val/residual_l1")]
+    assert residual[0] < 5e-7 < residual[-1]
+    learning_rates = [event.value for event in events.Scalars("lr-Adam")]
+    assert learning_rates[-1] < learning_rates[0]
+
+
+def test_a_second_run_with_the_same_seed_ends_the_same(fit_args: list[str]) -> None:
+    main(["fit", *fit_args])
+    main(["fit", *fit_args, "--export.name=again"])
+    assert_same_position(Path("checkpoints/tiny-last"), Path("checkpoints/again-last"))
+
+
+def test_projection_keeps_the_residual_at_rounding_error(fit_args: list[str]) -> None:
+    projection = [
+        "--trainer.callbacks+=qlip.training.callbacks.ResidualProjection",
+        "--trainer.callbacks.every_n_steps=2",
+    ]
+    main(["fit", *fit_args, *projection])
+    residual = [e.value for e in EventAccumulator("lightning_logs/version_0").Reload().Scalars("val/residual_l1")]
+    assert max(residual) < 5e-7
+
+
+def test_validate_test_and_predict_need_only_the_checkpoint(fit_args: list[str], photos: Path) -> None:
+    main(["fit", *fit_args])
+    rest = [x for x in fit_args if not x.startswith(("--model", "--export", "--trainer.max_epochs"))]
+    for command in ("validate", "test", "predict"):
+        main([command, *rest, f"--ckpt_path={LAST}"])
+
+
+LONG = ("--trainer.max_epochs=12", "--model.lr=1e-3")
+
+
+@pytest.fixture(scope="module")
+def unkilled(clip_folder: str, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The zoo entry of a long run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("unkilled")
+    done = run("fit", *arguments(clip_folder, photos, folder), *LONG, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "checkpoints/tiny-last"
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_killed_run_goes_on_and_ends_where_an_unkilled_one_ends(
+    fit_args: list[str], unkilled: Path, how: signal.Signals
+) -> None:
+    killed = subprocess.Popen(
+        [sys.executable, TRAIN, "fit", *fit_args, *LONG], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 120
+    while not LAST.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.1)  # into the next epoch
+    killed.send_signal(how)
+    killed.communicate(timeout=120)
+    assert killed.returncode != 0
+    assert 0 < checkpoint(LAST)["global_step"] < 60
+    resumed = run("fit", *fit_args, LONG[0], "--ckpt_path=last")
+    assert resumed.returncode == 0, resumed.stderr
+    assert checkpoint(Path("lightning_logs/version_1/checkpoints/last.ckpt"))["global_step"] == 60
+    assert_same_position(unkilled, Path("checkpoints/tiny-last"))
+
+
+def test_a_checkpoint_overrides_nothing_in_silence(fit_args: list[str], capsys: pytest.CaptureFixture) -> None:
+    main(["fit", *fit_args])
+    for argument in ("--model.lr=0.9", "--model.mlp.init=random", "--model.loss.gamma=3"):
+        with pytest.raises(SystemExit):
+            main(["fit", *fit_args, f"--ckpt_path={LAST}", argument])
+        assert argument.split("=")[0] in capsys.readouterr().err
+    refuse_overrides(str(LAST), None)
+
+
+def test_last_without_any_run_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no checkpoint"):
+        newest_checkpoint(tmp_path)
+
+
+def test_a_checkpoint_of_another_network_is_refused(fit_args: list[str]) -> None:
+    main(["fit", *fit_args])
+    state = checkpoint(LAST)
+    state["state_dict"].pop("vision.position.readout.bias")
+    torch.save(state, "missing.ckpt")
+    with pytest.raises(ValueError, match=r"vision\.position\.readout\.bias"):
+        main(
+            [
+                "validate",
+                *[a for a in fit_args if not a.startswith(("--export", "--trainer.max"))],
+                "--ckpt_path=missing.ckpt",
+            ]
+        )
+
+
+def test_two_processes_train_validate_and_export_once(fit_args: list[str]) -> None:
+    done = run("fit", *fit_args, "--trainer.devices=2", "--trainer.strategy=ddp", OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert checkpoint(LAST)["global_step"] == 2 * 3  # 10 photographs, 2 a batch, 2 ranks
+    assert sorted(os.listdir("checkpoints")) == ["tiny", "tiny-last"]
+    assert done.stdout.count("Zoo entry") == 1
+    assert done.stderr.count("computing 13 targets") + done.stdout.count("computing 13 targets") == 1
+    qlip.load("checkpoints/tiny")
+
+
+def test_unknown_keys_fail_by_name(fit_args: list[str], capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", *fit_args, "--model.gama=2"])
+    assert "gama" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", sorted(Path("configs").resolve().glob("*.yaml")), ids=lambda p: p.stem)
+def test_shipped_configurations_parse(path: Path, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", f"--config={path}", "--print_config"])
+    assert stopped.value.code == 0
+    assert yaml.safe_load(capsys.readouterr().out)["model"]["backbone"]
+
+
+def test_the_paper_is_the_default(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", "--print_config"])
+    default = yaml.safe_load(capsys.readouterr().out)
+    with pytest.raises(SystemExit):
+        main(["fit", f"--config={Path(TRAIN).parent}/configs/paper.yaml", "--print_config"])
+    assert yaml.safe_load(capsys.readouterr().out) == default
