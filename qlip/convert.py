@@ -20,7 +20,7 @@ from qlip.models.converted import Converted
 from qlip.models.image_text import QlipCLIPModel
 from qlip.models.llava import QlipLlavaForConditionalGeneration
 from qlip.models.llava_processing import ConvertedProcessor, QlipCLIPProcessor, QlipLlavaProcessor
-from qlip.models.processing import QlipImageProcessor
+from qlip.models.processing import Crop, Pad, QlipImageProcessor
 from qlip.zoo.load import load
 
 DEFAULT_QUADTREE = Quadtree()
@@ -38,6 +38,8 @@ def convert(
     position: Position | str | Path = "solve",
     quadtree: Quadtree = DEFAULT_QUADTREE,
     size: int | None = 336,
+    crop: Crop = "patch",
+    pad: Pad | None = None,
 ) -> Any:
     """Give a model images of any size, with as many tokens as each deserves.
 
@@ -51,7 +53,10 @@ def convert(
         position: Where tokens are: a position; ``"solve"``, ``"bicubic"``, ``"bilinear"``, ``"nearest"`` or ``"zero"``,
             made from the model's own table; or anything `qlip.load` takes.
         quadtree: Chooses the tokens.
-        size: Shortest edge of images in pixels, None for their native size.
+        size: Shortest edge of images in pixels, None for their native size. A call of the processor may override this
+            and the next two, and the quadtree's ``alpha`` and ``max_tokens``.
+        crop: ``"patch"`` keeps the aspect of images, ``"square"`` cuts their middle; see `QlipImageProcessor`.
+        pad: ``"square"`` puts images in the middle of a square first.
 
     Returns:
         The model, or model and processor if a processor was given.
@@ -67,10 +72,12 @@ def convert(
             f"original, to be converted anew"
         )
     clip = _clip_of(model)
-    settings = None if processor is None else _settings(processor, quadtree, size)
     _check_patch_size(clip, quadtree)
+    new_processor = None
+    if processor is not None:
+        settings = QlipImageProcessor(size, crop, quadtree, *_statistics(processor), pad)
+        new_processor = _convert_processor(model, processor, settings)
     resolved = make_position(clip, _resolve(position))
-    new_processor = None if settings is None else _convert_processor(model, processor, settings)
     converted: Any
     if type(model) in WHOLE:
         converted = WHOLE[type(model)].attach(model, resolved)
@@ -133,8 +140,8 @@ def _check_patch_size(clip: Any, quadtree: Quadtree) -> None:
         )
 
 
-def _settings(processor: Any, quadtree: Quadtree, size: int | None) -> QlipImageProcessor:
-    """Settings of the images, with the mean and standard deviation that the model was trained with."""
+def _statistics(processor: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of the channels that the model was trained with."""
     if isinstance(processor, ConvertedProcessor | QlipImageProcessor):
         raise ValueError(
             f"processor: got a {type(processor).__qualname__}, which is converted already; pass the original one"
@@ -143,7 +150,7 @@ def _settings(processor: Any, quadtree: Quadtree, size: int | None) -> QlipImage
     if not isinstance(images, BaseImageProcessor):
         raise TypeError(f"processor: got {type(processor).__name__}; takes the model's own processor")
     mean, std = (tuple(getattr(images, name)) for name in ("image_mean", "image_std"))
-    return QlipImageProcessor(size, quadtree=quadtree, mean=mean, std=std)
+    return mean, std
 
 
 def _convert_processor(model: Any, processor: Any, settings: QlipImageProcessor) -> Any:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -189,7 +189,7 @@ def load_clip(name: str, revision: str | None = None) -> CLIPVisionModel | CLIPV
 
     Raises:
         OSError: if it cannot be found (transformers' own message says where it looked).
-        ValueError: if it is no CLIP.
+        ValueError: if it is no CLIP, or some of its weights are missing.
     """
     if name.startswith("random:"):
         return random_clip_from_name(name)
@@ -197,5 +197,18 @@ def load_clip(name: str, revision: str | None = None) -> CLIPVisionModel | CLIPV
     if config.model_type not in ("clip", "clip_vision_model"):
         raise ValueError(f"backbone: got {name!r}, a {config.model_type!r} model; takes a CLIP (model type 'clip')")
     projected = config.model_type == "clip" or "CLIPVisionModelWithProjection" in (config.architectures or [])
-    kind = CLIPVisionModelWithProjection if projected else CLIPVisionModel
-    return kind.from_pretrained(name, revision=revision or "main")
+    kind = _ProjectedVisionSide if projected else CLIPVisionModel
+    if config.model_type == "clip":  # a whole CLIP says the width of its projection once, for both sides
+        config.vision_config.projection_dim = config.projection_dim
+        config = config.vision_config
+    loaded: Any = kind.from_pretrained(name, config=config, revision=revision or "main", output_loading_info=True)
+    clip, report = loaded
+    if report["missing_keys"]:  # transformers only warns, and makes them up
+        raise ValueError(f"backbone: {name!r} lacks the weights {', '.join(sorted(report['missing_keys']))}")
+    return clip
+
+
+class _ProjectedVisionSide(CLIPVisionModelWithProjection):
+    """The vision side of a whole CLIP; does not print a page about the text side that it leaves out."""
+
+    _keys_to_ignore_on_load_unexpected = [r"^text_model\.", r"^text_projection\.", r"^logit_scale$"]  # noqa: RUF012

@@ -17,7 +17,7 @@ from transformers.utils import cached_file
 from qlip.core.position import Position
 from qlip.models.clip import QlipVisionModel, QlipVisionOutput
 from qlip.models.offload import onloaded
-from qlip.models.pixels import to_batch
+from qlip.models.pixels import to_batch, token_counts
 from qlip.models.position_file import POSITION_FILE, check_writable, read_position, write_position
 
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
@@ -55,7 +55,7 @@ class Encoding:
         if isinstance(self.position, nn.Module):
             self.position.to(device)  # follows the tower, wherever it was moved since; does nothing if it is there
         batch = to_batch(pixel_values).to(device)
-        return QlipVisionModel(tower, self.position)(batch, **options), batch.num_tokens.tolist()
+        return QlipVisionModel(tower, self.position)(batch, **options), token_counts(pixel_values)
 
 
 class Converted:

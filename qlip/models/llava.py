@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LlavaForConditionalGeneration
+from transformers import GenerationConfig, LlavaForConditionalGeneration, __version__
 from transformers.models.llava.modeling_llava import LlavaModel
 
 from qlip.core.position import Position
@@ -85,7 +85,8 @@ class QlipLlavaForConditionalGeneration(Converted, LlavaForConditionalGeneration
 
     Modifications of `transformers.LlavaForConditionalGeneration` (5.17 to 5.23), besides those of `Converted`:
     - ``generate`` checks the placeholders image by image before it expands prompts for beams;
-    - beams repeat images prompt by prompt (5.17 repeats tensors alone).
+    - beams repeat images prompt by prompt (5.17 repeats tensors alone);
+    - a prompt is not read in chunks where transformers would leave its images out (5.17 does, without a word).
     """
 
     original = LlavaForConditionalGeneration
@@ -133,6 +134,17 @@ class QlipLlavaForConditionalGeneration(Converted, LlavaForConditionalGeneration
             input_ids=input_ids,  # type: ignore[arg-type]
             **model_kwargs,
         )
+
+    def _prefill(  # type: ignore[override]
+        self, input_ids: Tensor, generation_config: GenerationConfig, model_kwargs: dict[str, Any], **kwargs: Any
+    ) -> Any:
+        """Refuse chunks where images are not encoded beforehand, else read the prompt as the parent does."""
+        if generation_config.prefill_chunk_size is not None and model_kwargs.get("pixel_values") is not None:
+            raise ValueError(
+                f"prefill_chunk_size: got {generation_config.prefill_chunk_size}; transformers {__version__} leaves images "
+                f"out of a prompt read in chunks. Takes None, or a newer transformers (5.23 does)"
+            )
+        return super()._prefill(input_ids, generation_config, model_kwargs, **kwargs)  # type: ignore[misc, arg-type]
 
 
 def repeat_by_prompt(pairs: list[Pair], counts: list[int], input_ids: Tensor, token_id: int, times: int) -> list[Pair]:

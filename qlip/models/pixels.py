@@ -62,6 +62,8 @@ def _flatten(value: Any) -> Iterator[Pair]:
 
 def token_counts(pixel_values: Any) -> list[int]:
     """Patches of each image, class token not counted."""
+    if isinstance(pixel_values, PatchBatch):
+        return pixel_values.num_tokens.tolist()
     return [len(patches) for patches, _ in to_pairs(pixel_values)]
 
 

@@ -38,19 +38,19 @@ def check_placeholders(
     Raises:
         ValueError: naming the image, the tokens expected, those found, and the likely cause.
     """
+    runs = list(placeholder_runs(input_ids, token_id))
     image = 0
-    for prompt, length in placeholder_runs(input_ids, token_id):
+    for prompt, length in runs:
         left = length
         while left:
             if image == len(counts):
                 raise _mismatch(image, prompt, 0, left, cause or "there are more places for images than images")
-            if counts[image] > left:
-                raise _mismatch(image, prompt, counts[image], left, cause)
-            left -= counts[image]
+            # As many runs as images: each run is one image's. Fewer: neighbouring images have run together.
+            found = left if len(runs) == len(counts) else min(left, counts[image])
+            if found != counts[image]:
+                raise _mismatch(image, prompt, counts[image], found, cause)
+            left -= found
             image += 1
-            if left and (image == len(counts) or counts[image] > left):
-                found = counts[image - 1] + left
-                raise _mismatch(image - 1, prompt, counts[image - 1], found, cause)
     if image < len(counts):
         raise _mismatch(image, None, counts[image], 0, cause or "no prompt has a place for it")
 

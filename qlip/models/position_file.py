@@ -7,6 +7,7 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 
 from qlip.core.position import Position, PositionMLP, TablePosition
 
@@ -58,8 +59,9 @@ def read_position(path: str | Path) -> PositionMLP | TablePosition:
     kind = config.pop("type")
     if kind == "TablePosition":
         return TablePosition(tensors["table"], config["mode"])
-    position = PositionMLP(**config)
-    position.load_state_dict(tensors)
+    with torch.device("meta"):  # shapes alone, and no draw from the caller's random state
+        position = PositionMLP(**config)
+    position.load_state_dict(tensors, assign=True)
     return position
 
 

@@ -1,6 +1,8 @@
 """A LLaVA small enough to build in a second: real classes, real chat template, random weights that do look at the image."""
 
+import numpy as np
 import torch
+from PIL import Image
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
@@ -17,7 +19,30 @@ from transformers import (
 from qlip.models.synthetic import random_clip
 
 SPECIAL = ["<pad>", "<s>", "</s>", "<image>", "<unk>"]
-WORDS = "USER: ASSISTANT: what colour is the of left right or yes no there a ? circle square red green blue in picture".split()
+WORDS = [
+    "USER:",
+    "ASSISTANT:",
+    "what",
+    "colour",
+    "is",
+    "the",
+    "of",
+    "left",
+    "right",
+    "or",
+    "yes",
+    "no",
+    "there",
+    "a",
+    "?",
+    "circle",
+    "square",
+    "red",
+    "green",
+    "blue",
+    "in",
+    "picture",
+]
 CHAT_TEMPLATE = (  # llava-hf/llava-1.5-7b-hf
     "{% for message in messages %}{% if message['role'] != 'system' %}{{ message['role'].upper() + ': '}}{% endif %}"
     "{# Render all images first #}{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}"
@@ -66,7 +91,7 @@ def tiny_llava(layer: int | list[int] = -2, strategy: str = "default", **text: i
         bos_token_id=1,
         eos_token_id=2,
         pad_token_id=0,
-        initializer_range=0.2,
+        initializer_range=0.4,
         **{"max_position_embeddings": 4096, **text},
     )
     config = LlavaConfig(
@@ -84,4 +109,17 @@ def tiny_llava(layer: int | list[int] = -2, strategy: str = "default", **text: i
     model.model.vision_tower.load_state_dict(clip.vision_model.state_dict())
     model.generation_config.eos_token_id = None  # answers of a fixed length: random weights stop anywhere
     model.generation_config.pad_token_id = 0
+    model.generation_config.suppress_tokens = [SPECIAL.index("<image>")]
     return model
+
+
+def scene(width: int, height: int, seed: int) -> Image.Image:
+    """Smooth ground, a few discs, and a noisy corner: a quadtree leaves some of it whole and splits the rest."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width] / max(width, height)
+    picture = 0.4 + 0.3 * np.stack([x, y, 1 - x], axis=-1)
+    for _ in range(3):
+        cy, cx, radius = random.uniform(0.1, 0.9, 3) * (height / max(width, height), width / max(width, height), 0.2)
+        picture[(y - cy) ** 2 + (x - cx) ** 2 < radius**2] = random.uniform(0, 1, 3)
+    picture[: height // 3, : width // 3] += random.normal(0, 0.2, (height // 3, width // 3, 3))
+    return Image.fromarray((picture.clip(0, 1) * 255).astype(np.uint8))
