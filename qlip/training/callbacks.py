@@ -204,7 +204,8 @@ class Summary(L.Callback):
         for folder in exports:
             console.print(f"Zoo entry  {folder}    python -m qlip zoo show {folder.name}")
             console.print(f'Use it     qlip.load("{folder}")', markup=False)
-        console.print(f"Logs       {trainer.log_dir}    tensorboard --logdir lightning_logs")
+        for logger in trainer.loggers:  # Trainer.log_dir would wait for the other ranks
+            console.print(f"Logs       {logger.log_dir}    tensorboard --logdir {logger.root_dir}")
 
 
 def _plain(metrics: Mapping[str, Any]) -> dict[str, float]:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -108,7 +109,10 @@ def test_a_killed_run_goes_on_and_ends_where_an_unkilled_one_ends(
     fit_args: list[str], unkilled: Path, how: signal.Signals
 ) -> None:
     killed = subprocess.Popen(
-        [sys.executable, TRAIN, "fit", *fit_args, *LONG], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, TRAIN, "fit", *fit_args, *LONG],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # background shells start us ignoring it
     )
     deadline = time.monotonic() + 120
     while not LAST.exists() and time.monotonic() < deadline:
