@@ -1,6 +1,6 @@
 """What the start and the projection do to R, the off-grid error and L_cls: three quickstarts, docs/images/training.png.
 
-    python benchmarks/training_curves.py      about ten minutes on two cores
+python benchmarks/training_curves.py      about ten minutes on two cores
 """
 
 import subprocess

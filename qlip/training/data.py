@@ -164,13 +164,11 @@ class QlipDataModule(L.LightningDataModule):
         cut = len(splits.train)
         self.train = self._photos(files[:cut], targets[:cut], readable[:cut])
         self.val = self._photos(files[cut:], targets[cut:], readable[cut:])
-        lengths = [
-            [self.train_sampler().tokens[draw.index] for draw in batch]
-            for batch in self.train_sampler().epoch_batches(0)
-        ]
+        sampler = self.train_sampler()
+        lengths = [[sampler.tokens[draw.index] for draw in batch] for batch in sampler.epoch_batches(0)]
         log.info(
-            "%d photographs to train on, %d to validate on; padding wastes %.1f %% of the tokens",
-            len(self.train.files), len(self.val.files), 100 * padding_waste(lengths),
+            "%d photographs to train on, %d to validate on, %d unreadable; padding wastes %.1f %% of the tokens",
+            len(self.train.files), len(self.val.files), len(self.unreadable), 100 * padding_waste(lengths),
         )  # fmt: skip
 
     def _find(self) -> PhotoSplits:

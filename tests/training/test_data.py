@@ -1,0 +1,122 @@
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from qlip.training.data import Photos, QlipDataModule, TrainingPhotos, ValidationPhotos
+from qlip.training.sampler import Draw
+from tests.training.conftest import draw_photos
+
+
+def encode(pixels: Tensor) -> Tensor:
+    return pixels.mean((2, 3))
+
+
+def built(root: Path, tmp_path: Path, **kwargs: object) -> QlipDataModule:
+    data = QlipDataModule(str(root), batch_size=2, workers=0, cache_dir=str(tmp_path / "cache"), **kwargs)
+    data.build(encode, "digest", 56, 14)
+    return data
+
+
+def photo(path: Path, width: int, height: int) -> Photos:
+    noise = torch.randint(255, (height, width, 3), dtype=torch.uint8).numpy()
+    Image.fromarray(noise).save(path)
+    return Photos([path], torch.zeros(1, 3), [])
+
+
+@pytest.mark.parametrize(
+    ("size", "patches"),
+    [((200, 100), (7, 14)), ((1200, 700), (40, 68)), ((700, 1200), (68, 40)), ((560, 560), (40, 40))],
+)
+def test_shortest_edge_is_at_most_560_and_the_aspect_stays(
+    size: tuple[int, int], patches: tuple[int, int], tmp_path: Path
+) -> None:
+    dataset = TrainingPhotos(photo(tmp_path / "x.png", *size), 560, (0.0, 0.0), 14)
+    batch, _ = dataset[Draw(0, 0)]
+    assert len(batch.coords[0]) == patches[0] * patches[1]
+
+
+def test_merging_happens_with_the_given_probability(tmp_path: Path) -> None:
+    photos = photo(tmp_path / "x.png", 560, 560)
+    counts = {
+        merge: [len(TrainingPhotos(photos, 560, merge, 14)[Draw(0, seed)][0].coords[0]) for seed in range(8)]
+        for merge in ((0.0, 0.0), (0.1, 0.1), (0.0, 0.3), (1.0, 1.0))
+    }
+    assert set(counts[0.0, 0.0]) == {1600}
+    mean = sum(counts[0.1, 0.1]) / 8
+    kept = 0.9**4  # a patch stays alone if none of its four levels merges
+    assert 576 + 1024 * kept < mean < 1600
+    assert max(counts[0.0, 0.3]) - min(counts[0.0, 0.3]) > max(counts[0.1, 0.1]) - min(counts[0.1, 0.1])
+    assert set(counts[1.0, 1.0]) == {580}  # four whole roots and the 576 patches around them
+
+
+def test_an_item_follows_from_its_seed_alone(tmp_path: Path) -> None:
+    dataset = TrainingPhotos(photo(tmp_path / "x.png", 280, 210), 560, (0.0, 0.5), 14)
+    torch.manual_seed(0)
+    first, _ = dataset[Draw(0, 7)]
+    before = torch.random.get_rng_state()
+    again, _ = dataset[Draw(0, 7)]
+    other, _ = dataset[Draw(0, 8)]
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert torch.equal(first.coords, again.coords)
+    assert first.coords.shape != other.coords.shape
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_same_seed_same_batches_whatever_the_workers(photos: Path, tmp_path: Path, workers: int) -> None:
+    data = built(photos, tmp_path)
+    reference = [batch.patches.coords for batch in data.train_dataloader()]
+    data.workers = workers
+    torch.manual_seed(123)
+    coords = [batch.patches.coords for batch in data.train_dataloader()]
+    assert all(torch.equal(a, b) for a, b in zip(reference, coords, strict=True))
+
+
+def test_targets_belong_to_their_photographs(photos: Path, tmp_path: Path) -> None:
+    data = built(photos, tmp_path, merge=0.0)
+    assert data.train is not None
+    sampler = data.train_sampler()
+    for draws, batch in zip(sampler, data.train_dataloader(), strict=True):
+        assert torch.equal(batch.target, data.train.targets[[d.index for d in draws]])
+
+
+def test_validation_shows_squares_of_every_size(photos: Path, tmp_path: Path) -> None:
+    data = built(photos, tmp_path, val_sizes=(42, 84))
+    assert data.val is not None
+    views, target = ValidationPhotos(data.val, data.val_sizes, 14)[1]
+    assert [len(view.coords[0]) for view in views] == [9, 36]
+    assert torch.equal(target, data.val.targets[1])
+    assert sum(len(batch[0].patches) for batch in data.val_dataloader()) == 3
+
+
+def test_val_limit_takes_evenly_spaced_photographs(tmp_path: Path) -> None:
+    draw_photos(tmp_path / "p/train", 2)
+    draw_photos(tmp_path / "p/val", 9)
+    data = built(tmp_path / "p", tmp_path, val_limit=3)
+    assert data.val is not None
+    assert [file.name for file in data.val.files] == ["00.png", "03.png", "06.png"]
+
+
+def test_unreadable_photographs_are_left_out_and_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    draw_photos(tmp_path / "p/train", 110)
+    draw_photos(tmp_path / "p/val", 2)
+    (tmp_path / "p/train/05.png").write_bytes(b"no image")
+    with caplog.at_level(logging.INFO):
+        data = built(tmp_path / "p", tmp_path)
+    assert [file.name for file in data.unreadable] == ["05.png"]
+    assert data.train is not None
+    assert len(data.train.files) == 109
+    assert "1 unreadable" in caplog.text
+
+
+def test_repeats_lengthen_the_epoch(photos: Path, tmp_path: Path) -> None:
+    assert len(built(photos, tmp_path, repeats=3).train_sampler()) == 3 * len(built(photos, tmp_path).train_sampler())
+
+
+@pytest.mark.parametrize("merge", [-0.1, 1.5, (0.3, 0.1)])
+def test_merge_must_be_a_probability(merge: float | tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match="merge: got"):
+        QlipDataModule("samples", merge=merge)

@@ -1,0 +1,131 @@
+import math
+
+import lightning as L
+import pytest
+import torch
+import torch.nn.functional as F
+
+from qlip.core.patches import PatchBatch
+from qlip.core.quadtree import Quadtree
+from qlip.training.callbacks import ResidualProjection
+from qlip.training.data import QlipDataModule, TrainBatch
+from qlip.training.module import LossConfig, MLPConfig, QlipModule, position_gradient_norm, warmup_cosine
+
+SMALL = MLPConfig(hidden=32, depth=2, fourier=8)
+
+
+@pytest.fixture(scope="module")
+def batch() -> TrainBatch:
+    torch.manual_seed(0)
+    images = [torch.randn(3, 14 * h, 14 * w) for h, w in ((4, 6), (5, 3))]
+    tree = Quadtree(0.4, "random")
+    return TrainBatch(
+        PatchBatch.collate(PatchBatch.from_image(x, tree.batch(x[None])[0]) for x in images), torch.randn(2, 16)
+    )
+
+
+class Recorder(L.Trainer):
+    """Just enough of a trainer for a step outside a fit."""
+
+    def __init__(self) -> None:
+        super().__init__(logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu")
+
+
+def attached(module: QlipModule, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
+    """Let ``module`` log into the dict that is returned."""
+    logged: dict[str, torch.Tensor] = {}
+    monkeypatch.setattr(module, "log_dict", lambda values, **_: logged.update(values))
+    monkeypatch.setattr(module, "log", lambda name, value, **_: logged.update({name: value}))
+    trainer = Recorder()
+    trainer.datamodule = QlipDataModule(val_sizes=(56,))
+    module.trainer = trainer
+    return logged
+
+
+@pytest.mark.parametrize("cls_loss", ["mse", "l2"])
+@pytest.mark.parametrize("target", ["image_embeds", "pooler_output"])
+def test_the_loss_is_that_of_the_paper(
+    cls_loss: str, target: str, clip_folder: str, batch: TrainBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss = LossConfig(gamma=3.0, cls_loss=cls_loss, target=target)
+    module = QlipModule(clip_folder, mlp=MLPConfig(32, 2, 8, init="random"), loss=loss)
+    if target == "pooler_output":
+        batch = TrainBatch(batch.patches, torch.randn(2, 32))
+    logged = attached(module, monkeypatch)
+    total = module.training_step(batch, 0)
+    cls = getattr(module.vision(batch.patches), target)
+    slow_cls = (
+        (cls - batch.target).pow(2).mean() if cls_loss == "mse" else (cls - batch.target).pow(2).sum(1).sqrt().mean()
+    )
+    n = module.position.grid
+    table, slow_r = module.table, 0.0
+    for i in range(n):
+        for j in range(n):
+            at = torch.tensor([-1 + 2 * i / (n - 1), -1 + 2 * j / (n - 1)])
+            slow_r += (module.position(at) - table[i, j]).abs().mean().item() / n**2
+    assert logged["train/l_cls"].item() == pytest.approx(slow_cls.item(), rel=1e-4)
+    assert logged["train/residual_l1"].item() == pytest.approx(slow_r, rel=1e-4)
+    assert total.item() == pytest.approx(slow_cls.item() + 3 * slow_r, rel=1e-4)
+
+
+def test_only_the_mlp_has_gradients_and_is_optimised(
+    clip_folder: str, batch: TrainBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = QlipModule(clip_folder, mlp=SMALL)
+    attached(module, monkeypatch)
+    module.train().training_step(batch, 0).backward()
+    assert all(p.grad is not None for p in module.position.parameters())
+    assert all(p.grad is None for p in module.clip.parameters())
+    assert not any(m.training for m in module.clip.modules())
+
+
+def test_the_interpolation_bias_is_the_gradient_of_the_cosine(clip_folder: str, batch: TrainBatch) -> None:
+    module = QlipModule(clip_folder, mlp=SMALL).double()
+    patches = batch.patches.to(dtype=torch.float64)
+    positions = module.position(patches.coords).detach().requires_grad_()
+    target = batch.target.double()
+
+    def cosine(at: torch.Tensor) -> torch.Tensor:
+        return F.cosine_similarity(module.vision(patches, positions=at).image_embeds, target)
+
+    norm = position_gradient_norm(module.vision(patches, positions=positions).image_embeds, target, positions)
+    (gradient,) = torch.autograd.grad(cosine(positions).sum(), positions)
+    assert norm.item() == pytest.approx(gradient.flatten(1).norm(dim=1).mean().item(), rel=1e-4)
+    direction = gradient / gradient.flatten(1).norm(dim=1)[:, None, None]
+    step = 1e-6
+    with torch.no_grad():
+        slope = (cosine(positions + step * direction) - cosine(positions - step * direction)) / (2 * step)
+    assert norm.item() == pytest.approx(slope.mean().item(), rel=1e-3)
+
+
+def test_warm_up_and_cosine() -> None:
+    factors = [warmup_cosine(step, 10, 110) for step in range(111)]
+    assert factors[0] < factors[5] < factors[9] < factors[10] == 1
+    assert factors[60] == pytest.approx(0.5 * (1 + math.cos(math.pi / 2)))
+    assert factors[110] == pytest.approx(0)
+
+
+def test_the_mlp_stays_in_float32_under_autocast(clip_folder: str, batch: TrainBatch) -> None:
+    module = QlipModule(clip_folder, mlp=SMALL)
+    with torch.autocast("cpu", torch.bfloat16):
+        positions = module.position(batch.patches.coords)
+        output = module.vision(batch.patches)
+    assert positions.dtype == torch.float32
+    assert torch.equal(positions, module.position(batch.patches.coords))
+    assert output.image_embeds.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("every", [0, -3])
+def test_projection_needs_a_positive_number_of_steps(every: int) -> None:
+    with pytest.raises(ValueError, match="every_n_steps: got"):
+        ResidualProjection(every)
+
+
+def test_a_tower_without_projection_asks_for_the_pooled_output(
+    tmp_path_factory: pytest.TempPathFactory, clip_folder: str
+) -> None:
+    bare = tmp_path_factory.mktemp("bare")
+    QlipModule(clip_folder, mlp=SMALL).clip.vision_model.save_pretrained(bare)
+    with pytest.raises(ValueError, match="use pooler_output"):
+        QlipModule(str(bare), mlp=SMALL)
+    QlipModule(str(bare), mlp=SMALL, loss=LossConfig(target="pooler_output"))
