@@ -1,0 +1,78 @@
+"""Ask a LLaVA a question about an image of any size.
+
+    python examples/ask.py photograph.jpg "What is written on the sign?" --size 672 --alpha 0.3
+
+Prints the answer, the tokens that the image took out of those of its full grid, and the seconds to encode and to answer.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+import qlip
+from qlip.models.images import read_image
+from qlip.models.pixels import unpack_leaves
+from qlip.viz import draw_leaves
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("image", type=Path)
+    parser.add_argument("question")
+    parser.add_argument(
+        "--model", default="llava-hf/llava-1.5-7b-hf", help="Hub id or folder of a LLaVA with a CLIP tower"
+    )
+    parser.add_argument("--position", default="solve", help="solve, bicubic, bilinear, or anything qlip.load takes")
+    parser.add_argument("--size", type=int, default=672, help="shortest edge in pixels; 0 for the native size")
+    parser.add_argument("--alpha", type=float, default=0.3, help="split threshold: more is fewer tokens")
+    parser.add_argument("--max-tokens", type=int, help="token budget, in place of alpha")
+    parser.add_argument("--max-new-tokens", type=int, default=100, help="length of the answer")
+    parser.add_argument("--save-overlay", type=Path, help="save the image with its leaves drawn over it")
+    return parser.parse_args()
+
+
+def seconds(start: float) -> float:
+    """Time since ``start``, once an accelerator has caught up."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Load, convert, ask, print."""
+    args = arguments()
+    picture = read_image(args.image)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = LlavaForConditionalGeneration.from_pretrained(args.model, dtype="auto").to(device)
+    processor = AutoProcessor.from_pretrained(args.model)
+    quadtree = qlip.Quadtree(args.alpha, max_tokens=args.max_tokens, patch_size=model.config.vision_config.patch_size)
+    model, processor = qlip.convert(model, processor, position=args.position, quadtree=quadtree, size=args.size or None)
+    prompt = f"USER: <image>\n{args.question} ASSISTANT:"
+    inputs = processor(images=picture, text=prompt, return_tensors="pt").to(model.device)
+    patches, geometry = inputs["pixel_values"][0]
+    leaves = unpack_leaves(geometry.cpu())
+
+    start = time.perf_counter()
+    with torch.inference_mode():
+        model.get_image_features(inputs["pixel_values"])
+    encoding = seconds(start)
+    start = time.perf_counter()
+    output = model.generate(**inputs, max_new_tokens=args.max_new_tokens, do_sample=False)
+    answering = seconds(start)
+
+    words = output[0, inputs["input_ids"].shape[1] :]
+    print(processor.decode(words, skip_special_tokens=True).strip())
+    h, w = leaves.grid
+    print(f"{len(patches)} of {h * w} tokens ({h} x {w} patches)")
+    print(f"{encoding:.2f} s to encode the image, {answering:.2f} s to answer, encoding included")
+    if args.save_overlay is not None:
+        draw_leaves(processor.image_processor.settings.view(picture), leaves).save(args.save_overlay)
+        print(f"leaves drawn in {args.save_overlay}")
+
+
+if __name__ == "__main__":
+    main()
