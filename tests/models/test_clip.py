@@ -259,8 +259,10 @@ def test_load_clip_takes_a_folder(tmp_path, kind):
     saved = clip if kind is CLIPVisionModelWithProjection else clip.vision_model
     saved.save_pretrained(tmp_path)
     loaded = load_clip(str(tmp_path))
-    assert type(loaded) is kind
-    assert torch.equal(position_table(loaded), position_table(clip))
+    assert isinstance(loaded, kind)
+    weights = loaded.state_dict()
+    assert weights.keys() == saved.state_dict().keys()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in saved.state_dict().items())
 
 
 CLIP = random_clip(64, 1, image_size=112)

@@ -48,6 +48,7 @@ def grey_as_rgb(values: np.ndarray) -> np.ndarray:
         (RGB / 255, RGB),
         ((RGB / 255).astype(np.float32), RGB),
         (GREY.astype(np.float32) / 255, grey_as_rgb(GREY)),
+        ((GREY - 0.4).clip(0, 255) / 255, grey_as_rgb(GREY)),
         (torch.from_numpy(RGB).permute(2, 0, 1), RGB),
         (torch.from_numpy(RGB).permute(2, 0, 1) / 255, RGB),
         ((torch.from_numpy(RGB).permute(2, 0, 1) / 255).requires_grad_(), RGB),
