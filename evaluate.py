@@ -1,0 +1,6 @@
+"""Measure what QLIP buys: ``python evaluate.py vqa | bias | sweep | report``, each with ``--help``."""
+
+from qlip.evaluation.cli import main
+
+if __name__ == "__main__":
+    main()

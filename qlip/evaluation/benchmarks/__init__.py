@@ -1,0 +1,26 @@
+"""The benchmarks of the paper, one file each. To add one, write a subclass of `Benchmark` and name it here."""
+
+from qlip.evaluation.benchmarks.base import Benchmark
+from qlip.evaluation.benchmarks.cvbench import CVBench
+from qlip.evaluation.benchmarks.mmbench import MMBench
+from qlip.evaluation.benchmarks.mme import MME
+from qlip.evaluation.benchmarks.pope import Pope
+from qlip.evaluation.benchmarks.realworldqa import RealWorldQA
+from qlip.evaluation.benchmarks.scienceqa import ScienceQA
+from qlip.evaluation.benchmarks.vstar import VStar
+
+BENCHMARKS: dict[str, Benchmark] = {
+    benchmark.name: benchmark
+    for benchmark in (VStar(), MMBench(), Pope(), CVBench(), ScienceQA(), MME(), RealWorldQA())
+}
+
+
+def get_benchmark(name: str) -> Benchmark:
+    """Look a benchmark up.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if name not in BENCHMARKS:
+        raise ValueError(f"benchmark: got {name!r}; known are {', '.join(BENCHMARKS)}")
+    return BENCHMARKS[name]

@@ -1,0 +1,128 @@
+"""What a benchmark is: rows, prompts, parsed answers, and scores that are functions of sums over questions."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import datasets
+import numpy as np
+
+from qlip.evaluation.benchmarks.source import Source, load_rows
+
+Style = Literal["llava", "vlmevalkit", "lmms"]
+Scoring = Literal["letters", "likelihood"]
+Array = np.ndarray[Any, Any]
+Record = Mapping[str, Any]
+
+SINGLE_LETTER = "Answer with the option's letter from the given choices directly."
+SINGLE_WORD = "Answer the question using a single word or phrase."
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked once.
+
+    Attributes:
+        id: Unique within the benchmark.
+        row: Row of the data set that holds the image.
+        prompt: The question as worded for the model, without the frame of the conversation.
+        answer: The right answer, as `Benchmark.parse` returns it.
+        group: What it is reported under; several names joined by commas where it counts for each of them.
+        unit: What is resampled as a whole in the bootstrap: questions that stand or fall together share one.
+        options: Text of each letter, where there are letters.
+        candidates: Whole sentences whose likelihoods are compared, the right one first; empty where an answer is generated.
+    """
+
+    id: str
+    row: int
+    prompt: str
+    answer: str
+    group: str = ""
+    unit: str = ""
+    options: Mapping[str, str] = field(default_factory=dict)
+    candidates: tuple[str, ...] = ()
+
+
+class Benchmark(ABC):
+    """One benchmark: how its data is read, asked, understood and scored. A new one is a subclass in `BENCHMARKS`.
+
+    Every score is a function of sums over units, so that a bootstrap is a product of matrices: `tally` says what a unit
+    adds, `combine` turns sums of any leading shape into scores.
+    """
+
+    name: ClassVar[str]
+    hub: ClassVar[str]
+    revision: ClassVar[str | None] = None
+    config: ClassVar[str | None] = None
+    split: ClassVar[str] = "test"
+    primary: ClassVar[str] = "accuracy"
+    scale: ClassVar[float] = 100.0
+    max_new_tokens: ClassVar[int] = 128
+    scorings: ClassVar[tuple[Scoring, ...]] = ("letters",)
+
+    def load(self, data: Path | None, hub: str | None = None, revision: str | None = None) -> Source:
+        """Rows and pictures, from a folder or the Hub; see `load_rows`."""
+        if data is None and hub is None:
+            revision = revision or self.revision
+        return load_rows(hub or self.hub, self.config, self.split, data, revision)
+
+    def questions(self, source: Source, style: Style, scoring: Scoring = "letters") -> list[Question]:
+        """All questions in the order of the rows."""
+        return [self.question(row, index, style) for index, row in enumerate(without_pictures(source.rows))]
+
+    @abstractmethod
+    def question(self, row: Mapping[str, Any], index: int, style: Style) -> Question:
+        """The question of one row, its image undecoded."""
+
+    @abstractmethod
+    def parse(self, raw: str, options: Mapping[str, str], style: Style) -> str | None:
+        """What the model meant, in the form of `Question.answer`; None if that cannot be said."""
+
+    def correct(self, parsed: str | None, answer: str) -> bool:
+        """Whether an answer is right."""
+        return parsed == answer
+
+    def tally(self, records: Sequence[Record]) -> dict[str, float]:
+        """What one unit adds to each sum. By default the right and the asked, over all and by group."""
+        sums: dict[str, float] = {}
+        for record in records:
+            for group in ("", *filter(None, record["group"].split(","))):
+                add(sums, f"{group}/right", record["correct"])
+                add(sums, f"{group}/asked", 1)
+        return sums
+
+    def combine(self, sums: Mapping[str, Array]) -> dict[str, Array]:
+        """Scores from sums, each of any one shape. By default accuracy, over all and by group."""
+        groups = sorted(name.removesuffix("/asked") for name in sums if name.endswith("/asked"))
+        return {
+            group or "accuracy": ratio(sums[f"{group}/right"], sums[f"{group}/asked"], self.scale) for group in groups
+        }
+
+    def stratum(self, records: Sequence[Record]) -> str:
+        """What resampling keeps the size of: units are drawn among those of their own stratum."""
+        return ""
+
+
+def add(sums: dict[str, float], name: str, value: float) -> None:
+    """Add to one of the sums, which starts at zero."""
+    sums[name] = sums.get(name, 0.0) + float(value)
+
+
+def ratio(part: Array, whole: Array, scale: float = 1.0) -> Array:
+    """``scale * part / whole``, zero where the whole is zero."""
+    whole = np.asarray(whole, dtype=float)
+    return scale * np.divide(part, whole, out=np.zeros_like(whole), where=whole > 0)
+
+
+def without_pictures(rows: datasets.Dataset) -> datasets.Dataset:
+    """The same rows with pictures left undecoded, to read the rest in a fraction of the time."""
+    pictures = [name for name, feature in rows.features.items() if isinstance(feature, datasets.Image)]
+    return rows.remove_columns(pictures)
+
+
+def multiple_choice(question: str, options: Mapping[str, str], hint: str = "") -> str:
+    """The prompt that LLaVA was trained with: hint, question, lettered options, the request for a letter."""
+    lines = [hint] if hint else []
+    return "\n".join([*lines, question, *(f"{letter}. {text}" for letter, text in options.items()), SINGLE_LETTER])

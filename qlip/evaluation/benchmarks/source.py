@@ -1,0 +1,117 @@
+"""Where the rows and pictures of a benchmark come from: the Hub at a revision, or a folder."""
+
+import io
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+from huggingface_hub import HfApi
+from PIL import Image
+
+from qlip.models.images import ImageLike
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows of a benchmark and where they are from.
+
+    Attributes:
+        rows: With pictures in a column ``image``: decoded by `datasets`, or a path relative to ``root``.
+        origin: Hub id or folder.
+        revision: Commit on the Hub; None for a folder.
+        root: Folder of the pictures, where the rows hold paths.
+    """
+
+    rows: datasets.Dataset
+    origin: str
+    revision: str | None
+    root: Path | None = None
+
+    def image(self, row: int) -> ImageLike:
+        """The picture of a row.
+
+        Raises:
+            ValueError: if the row has none.
+        """
+        image: Any = self.rows[row]["image"]
+        if image is None:
+            raise ValueError(f"data: row {row} of {self.origin} has no image; takes rows with one")
+        if isinstance(image, str):
+            return (self.root or Path()) / image
+        return image
+
+    def sizes(self) -> list[tuple[int, int]]:
+        """Width and height of the picture of every row, from its header alone."""
+        rows = self.rows
+        if isinstance(rows.features["image"], datasets.Image):
+            rows = rows.cast_column("image", datasets.Image(decode=False))
+        return [self._size(value) for value in rows.select_columns("image")["image"]]
+
+    def _size(self, value: Any) -> tuple[int, int]:
+        file: Any = (self.root or Path()) / value if isinstance(value, str) else value["path"]
+        if isinstance(value, dict) and value["bytes"] is not None:
+            file = io.BytesIO(value["bytes"])
+        with Image.open(file) as picture:
+            return picture.size
+
+
+def load_rows(hub: str, config: str | None, split: str, data: Path | None, revision: str | None) -> Source:
+    """Load a split from a folder, or from the Hub at one commit.
+
+    Args:
+        hub: Dataset id on the Hub.
+        config: Its configuration, None for the default.
+        split: Its split.
+        data: Folder to use in place of the Hub: what ``Dataset.save_to_disk`` wrote, or a copy of the repository.
+        revision: Commit, branch or tag; the newest commit if not given.
+
+    Raises:
+        FileNotFoundError: if the folder is not there.
+        ValueError: if the folder holds something else.
+    """
+    if data is None:
+        revision = resolve_revision(hub, revision)
+        return Source(datasets.load_dataset(hub, config, split=split, revision=revision), hub, revision)
+    return Source(_read_folder(check_folder(data), config, split), str(data), None)
+
+
+def check_folder(data: Path) -> Path:
+    """The folder, if there is one.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    if not data.is_dir():
+        raise FileNotFoundError(
+            f"data: got {data}, which is no folder; takes a copy of the benchmark's Hub repository or what "
+            f"datasets' save_to_disk wrote. Leave --data out to download it"
+        )
+    return data
+
+
+def _read_folder(folder: Path, config: str | None, split: str) -> datasets.Dataset:
+    if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+        saved = datasets.load_from_disk(str(folder))
+        if isinstance(saved, datasets.Dataset):
+            return saved
+        if split not in saved:
+            raise ValueError(f"data: {folder} has the splits {', '.join(saved)}; takes one with {split!r}")
+        return saved[split]
+    configs = datasets.get_dataset_config_names(str(folder))
+    chosen = config if config in configs else None  # a copy may hold nothing but the one configuration
+    return datasets.load_dataset(str(folder), chosen, split=split)
+
+
+def resolve_revision(hub: str, revision: str | None) -> str:
+    """The commit behind a branch or tag, so that a result says exactly what it was measured on."""
+    if revision is not None and re.fullmatch("[0-9a-f]{40}", revision):
+        return revision
+    return str(HfApi().dataset_info(hub, revision=revision).sha)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,67 @@
+"""The command line of ``evaluate.py``; every flag is a field of a dataclass, its help the field's docstring."""
+
+import dataclasses
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace, set_parsing_settings
+from rich.console import Console
+
+from qlip.evaluation.vqa import Cell, Run, run_vqa
+
+
+def vqa(options: Namespace) -> None:
+    """Ask a benchmark's questions and score the answers; a stopped run goes on where it stopped."""
+    result = run_vqa(_take(Cell, options), _take(Run, options))
+    headline = result["scores"][result["primary"]]
+    Console().print(
+        f"{options.benchmark} {result['primary']}: {headline['value']:.1f} "
+        f"(95 % {headline['low']:.1f} to {headline['high']:.1f}), {result['tokens']['percent']:.0f} % of the tokens, "
+        f"{100 * result['unparsed']:.1f} % not understood",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+COMMANDS: dict[str, tuple[Callable[[Namespace], None], tuple[type, ...]]] = {
+    "vqa": (vqa, (Cell, Run)),
+}
+
+
+def _take(kind: type[Any], options: Namespace) -> Any:
+    """A dataclass from the options of its own names."""
+    return kind(**{field.name: options[field.name] for field in dataclasses.fields(kind)})
+
+
+def _underscored(argument: str) -> str:
+    """``--max-tokens=9`` to ``--max_tokens=9``: both spellings are taken."""
+    name, equals, value = argument.partition("=")
+    return (name.replace("-", "_").replace("__", "--", 1) if name.startswith("--") else name) + equals + value
+
+
+def build_parser() -> ArgumentParser:
+    """The parser of all commands."""
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(prog="evaluate.py", description="What QLIP buys, measured the same way on both arms.")
+    commands = parser.add_subcommands(dest="command")
+    for name, (function, kinds) in COMMANDS.items():
+        one = ArgumentParser(description=function.__doc__)
+        one.add_argument("--config", action=ActionConfigFile, help="YAML file with any of these options.")
+        for kind in kinds:
+            one.add_class_arguments(kind)
+        commands.add_subcommand(name, one, help=function.__doc__)
+    return parser
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run a command; what the user can put right is one line on stderr and exit status 1."""
+    warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\)")
+    warnings.filterwarnings("ignore", message=".*does not have many workers")
+    warnings.filterwarnings("ignore", message="You are using a custom batch sampler")
+    options = build_parser().parse_args([_underscored(arg) for arg in (sys.argv[1:] if args is None else args)])
+    try:
+        COMMANDS[options.command][0](options[options.command])
+    except (OSError, ValueError) as error:
+        sys.exit(f"evaluate.py: {error}")

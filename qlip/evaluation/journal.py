@@ -1,0 +1,83 @@
+"""Files that survive a kill: answers appended as whole lines, results written aside and renamed."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+class Journal:
+    """A file of JSON lines that is only ever appended to; every line is on the disk when `append` returns.
+
+    Several processes may append to one journal: each takes a lock.
+
+    Args:
+        path: The file; made when first written.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def append(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Append one line for each record, all of them or, after a crash, whole lines up to the crash."""
+        data = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
+        with self._locked() as file:
+            while data:
+                data = data[os.write(file, data) :]
+            os.fsync(file)
+
+    def recover(self) -> list[dict[str, Any]]:
+        """All records, the first of each id; a line torn by a crash is cut off the file.
+
+        Raises:
+            ValueError: if a line other than the last is damaged, which no crash of ours can do.
+        """
+        if not self.path.is_file():
+            return []
+        with self._locked() as file:
+            content = self.path.read_bytes()
+            whole = content.rfind(b"\n") + 1
+            if whole != len(content):
+                os.ftruncate(file, whole)
+                os.fsync(file)
+        records: dict[str, dict[str, Any]] = {}
+        for number, line in enumerate(content[:whole].splitlines(), start=1):
+            try:
+                record = json.loads(line)
+            except ValueError as error:
+                raise ValueError(
+                    f"{self.path}: line {number} is no JSON; put it right or start in a new folder"
+                ) from error
+            records.setdefault(record["id"], record)
+        return list(records.values())
+
+    @contextmanager
+    def _locked(self) -> Iterator[int]:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield file
+        finally:
+            os.close(file)  # gives the lock back
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The records of a journal, a torn last line left out; the file is not touched."""
+    content = path.read_bytes()
+    lines = content[: content.rfind(b"\n") + 1].splitlines()
+    return list({record["id"]: record for record in map(json.loads, reversed(lines))}.values())[::-1]
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file aside and rename it: a reader sees the old one or the new one, never half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    with aside.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
