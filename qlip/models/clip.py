@@ -188,12 +188,18 @@ def load_clip(name: str, revision: str | None = None) -> CLIPVisionModel | CLIPV
     ``random:<width>x<layers>`` builds one with random weights, see `qlip.models.synthetic`.
 
     Raises:
-        OSError: if it cannot be found (transformers' own message says where it looked).
+        OSError: if it cannot be found.
         ValueError: if it is no CLIP, or some of its weights are missing.
     """
     if name.startswith("random:"):
         return random_clip_from_name(name)
-    config = AutoConfig.from_pretrained(name, revision=revision)
+    try:
+        config = AutoConfig.from_pretrained(name, revision=revision)
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise OSError(
+            f"backbone: {name!r} is no folder of a model here and could not be downloaded: {reason}"
+        ) from error
     if config.model_type not in ("clip", "clip_vision_model"):
         raise ValueError(f"backbone: got {name!r}, a {config.model_type!r} model; takes a CLIP (model type 'clip')")
     projected = config.model_type == "clip" or "CLIPVisionModelWithProjection" in (config.architectures or [])

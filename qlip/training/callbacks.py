@@ -186,7 +186,9 @@ class Summary(L.Callback):
     @rank_zero_only
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Print the table."""
+        data: Any = getattr(trainer, "datamodule", None)
         assert isinstance(pl_module, QlipModule)
+        assert isinstance(data, QlipDataModule)
         after = {k.removeprefix("val/"): v for k, v in _plain(trainer.callback_metrics).items() if k.startswith("val/")}
         table = Table("", "before", "after", title="Coordinate MLP")
         rows = {"R": "residual_l1", "off-grid error": "offgrid", "L_cls": "l_cls"}
@@ -198,6 +200,8 @@ class Summary(L.Callback):
         table.add_row("tokens per image", "", f"{sum(self.tokens) / max(len(self.tokens), 1):.0f}")
         table.add_row("steps", "", str(trainer.global_step))
         table.add_row("seconds", "", f"{time.perf_counter() - self.started:.0f}")
+        if data.unreadable:
+            table.add_row("unreadable images", "", str(len(data.unreadable)))
         console = Console()
         console.print(table)
         exports = [c.folder(pl_module) for c in trainer.callbacks if isinstance(c, ZooExport)]  # type: ignore[attr-defined]

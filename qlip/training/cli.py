@@ -136,5 +136,10 @@ def main(args: ArgsType = None) -> None:
         Console(stderr=True).print("stopped by SIGTERM; go on with: python train.py fit ... --ckpt_path last")
         sys.exit(128 + signal.SIGTERM)
     except (ConfigError, OSError) as error:
-        Console(stderr=True).print(f"[bold red]train.py:[/] {error}", highlight=False, soft_wrap=True)
+        message = str(error)
+        if isinstance(error, OSError) and "quickstart" not in message:
+            message += (
+                "\nWithout a network: python train.py fit --config configs/quickstart.yaml, or --model.backbone FOLDER"
+            )
+        Console(stderr=True).print(f"train.py: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(1)

@@ -163,8 +163,22 @@ def test_two_processes_train_validate_and_export_once(fit_args: list[str]) -> No
     assert checkpoint(LAST)["global_step"] == 2 * 3  # 10 photographs, 2 a batch, 2 ranks
     assert sorted(os.listdir("checkpoints")) == ["tiny", "tiny-last"]
     assert done.stdout.count("Zoo entry") == 1
+    alone = ["fit", *fit_args, "--trainer.max_steps=1", "--export.name=alone"]
+    assert run(*alone).returncode == 0
+    first, second = (EventAccumulator(f"lightning_logs/version_{i}").Reload() for i in range(2))
+    for tag in ("val/cos_cls_42", "val/l_cls"):  # before the first step, three photographs on two ranks
+        assert first.Scalars(tag)[0].value == pytest.approx(second.Scalars(tag)[0].value, rel=1e-4)
     assert done.stderr.count("computing 13 targets") + done.stdout.count("computing 13 targets") == 1
     qlip.load("checkpoints/tiny")
+
+
+def test_without_a_network_one_line_names_the_quickstart(tmp_path: Path) -> None:
+    done = run("fit", cwd=tmp_path, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path))
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("train.py:")]
+    assert "openai/clip-vit-large-patch14-336" in line
+    assert "configs/quickstart.yaml" in line
+    assert "Traceback" not in done.stderr
 
 
 def test_unknown_keys_fail_by_name(fit_args: list[str], capsys: pytest.CaptureFixture) -> None:
