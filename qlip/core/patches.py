@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qlip.core.quadtree import Leaves
-from qlip.core.resample import resample
+from qlip.core.resample import resample_matrix, resample_taps
 
 
 def patchify(image: Tensor, leaves: Leaves) -> Tensor:
@@ -27,30 +27,54 @@ def patchify(image: Tensor, leaves: Leaves) -> Tensor:
             f"leaves: got a grid of {h} x {w} patches for an image of {height} x {width} pixels; "
             f"pass the leaves of this very image"
         )
-    patches = _cut(image, leaves.row, leaves.col, 1, p)  # right where a leaf is one patch, overwritten where it is not
+    patches = _cut(image, leaves.row, leaves.col, p)  # right where a leaf is one patch, overwritten where it is not
     size = 2
     while size <= min(h, w):
         here = (leaves.size == size).nonzero(as_tuple=True)[0]
         if len(here):
-            blocks = _cut(image, leaves.row[here], leaves.col[here], size, p)
-            patches.index_copy_(0, here, resample(blocks.float(), p).to(image.dtype))
+            merged = _merge(image.float(), leaves.row[here], leaves.col[here], size, p)
+            patches.index_copy_(0, here, merged.to(image.dtype))
         size *= 2
     return patches
 
 
-def _cut(image: Tensor, row: Tensor, col: Tensor, size: int, patch_size: int) -> Tensor:
-    """Cut squares of ``size`` patches out of an image ``(C, H, W)`` at patches ``row, col (n,)``: ``(n, C, side, side)``.
+def _cut(image: Tensor, row: Tensor, col: Tensor, patch_size: int) -> Tensor:
+    """The patches of an image ``(C, H, W)`` at ``row, col (n,)``: ``(n, C, p, p)``."""
+    lines = torch.arange(patch_size, device=image.device, dtype=torch.int32)[:, None]
+    runs = _runs(image, row, col, lines, 1)
+    return image.reshape(-1, patch_size).index_select(0, runs.flatten()).view(len(row), -1, patch_size, patch_size)
 
-    A line of a square is ``size`` runs of ``patch_size`` pixels, contiguous in memory. Fetching whole runs is several
-    times faster than indexing pixels.
+
+def _merge(image: Tensor, row: Tensor, col: Tensor, size: int, patch_size: int) -> Tensor:
+    """Squares of ``size`` patches of an image ``(C, H, W)`` float32, resampled to one patch each: ``(n, C, p, p)``.
+
+    Lines are summed with their weights as they are fetched, so that no square is ever copied in full; columns follow by
+    a product of matrices.
+    """
+    side = size * patch_size
+    lines, weights = resample_taps(side, patch_size, image.device)
+    runs = _runs(image, row, col, lines, size)  # (n, C, p, size, taps)
+    sums = F.embedding_bag(
+        runs.flatten(0, -2),
+        image.reshape(-1, patch_size),
+        per_sample_weights=weights[:, None].expand_as(runs).flatten(0, -2),
+        mode="sum",
+    )
+    return sums.view(len(row), -1, patch_size, side) @ resample_matrix(side, patch_size, image.device).T
+
+
+def _runs(image: Tensor, row: Tensor, col: Tensor, lines: Tensor, size: int) -> Tensor:
+    """Where in memory squares of ``size`` patches at ``row, col (n,)`` have their ``lines (p, taps)``.
+
+    The unit is a run of ``p`` pixels, contiguous in memory; fetching whole runs is several times faster than indexing
+    pixels. A line of a square is ``size`` of them: ``(n, C, p, size, taps)`` int32, which weighs half of int64.
     """
     channels, height, width = image.shape
-    side, per_line = size * patch_size, width // patch_size
-    first = (row * patch_size * per_line + col).int()  # int32 halves what the indices weigh
-    channel, line, run = (torch.arange(k, device=image.device, dtype=torch.int32) for k in (channels, side, size))
-    within = (channel[:, None] * height + line)[..., None] * per_line + run  # (C, side, size)
-    runs = image.reshape(-1, patch_size).index_select(0, (first[:, None] + within.flatten()).flatten())
-    return runs.view(len(row), channels, side, side)
+    per_line = width // len(lines)
+    channel, run = (torch.arange(k, device=image.device, dtype=torch.int32) for k in (channels, size))
+    within = (channel[:, None, None] * height + lines)[:, :, None] * per_line + run[:, None]  # (C, p, size, taps)
+    first = (row * len(lines) * per_line + col).int()
+    return (first[:, None] + within.flatten()).view(-1, *within.shape)
 
 
 @dataclass(frozen=True)
