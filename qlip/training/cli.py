@@ -139,7 +139,7 @@ def main(args: ArgsType = None) -> None:
         message = str(error)
         if isinstance(error, OSError) and "quickstart" not in message:
             message += (
-                "\nWithout a network: python train.py fit --config configs/quickstart.yaml, or --model.backbone FOLDER"
+                " Without a network: python train.py fit --config configs/quickstart.yaml, or --model.backbone FOLDER"
             )
         Console(stderr=True).print(f"train.py: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(1)
