@@ -9,6 +9,7 @@ from typing import Any
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace, set_parsing_settings
 from rich.console import Console
 
+from qlip.evaluation.report import ReportConfig, write_report
 from qlip.evaluation.vqa import Cell, Run, run_vqa
 
 
@@ -25,9 +26,16 @@ def vqa(options: Namespace) -> None:
     )
 
 
+def report(options: Namespace) -> None:
+    """Draw the paper's tables and figures from finished runs, as one HTML page, markdown and CSV."""
+    Console().print(f"{write_report(_take(ReportConfig, options))}", highlight=False, soft_wrap=True)
+
+
 COMMANDS: dict[str, tuple[Callable[[Namespace], None], tuple[type, ...]]] = {
     "vqa": (vqa, (Cell, Run)),
+    "report": (report, (ReportConfig,)),
 }
+POSITIONAL = (report,)  # their required options stand without a name
 
 
 def _take(kind: type[Any], options: Namespace) -> Any:
@@ -50,7 +58,7 @@ def build_parser() -> ArgumentParser:
         one = ArgumentParser(description=function.__doc__)
         one.add_argument("--config", action=ActionConfigFile, help="YAML file with any of these options.")
         for kind in kinds:
-            one.add_class_arguments(kind)
+            one.add_class_arguments(kind, as_positional=function in POSITIONAL)
         commands.add_subcommand(name, one, help=function.__doc__)
     return parser
 

@@ -5,7 +5,7 @@ together one product of matrices.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
@@ -155,7 +155,7 @@ class HeldOut:
 
 
 def held_out(
-    benchmark: Benchmark, cells: dict[str, Sequence[Record]], baseline: Sequence[Record], choose_on: int = 0
+    benchmark: Benchmark, cells: Mapping[str, Sequence[Record]], baseline: Sequence[Record], choose_on: int = 0
 ) -> HeldOut | None:
     """Choose the best cell on one half, report its difference from the baseline on the other; None if a half is empty.
 

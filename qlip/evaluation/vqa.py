@@ -20,9 +20,10 @@ from qlip.evaluation.benchmarks.base import Question, Record, Scoring, Style
 from qlip.evaluation.benchmarks.source import Source
 from qlip.evaluation.journal import Journal, write_json
 from qlip.evaluation.predict import Answering, QuestionData
+from qlip.evaluation.results import PREDICTIONS, RESULT
 from qlip.evaluation.statistics import score, summary
 
-PREDICTIONS, RESULT, CONFIG = "predictions.jsonl", "result.json", "config.json"
+CONFIG = "config.json"
 PACKAGES = ("torch", "transformers", "lightning", "datasets")
 
 
