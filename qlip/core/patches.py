@@ -27,6 +27,7 @@ def patchify(image: Tensor, leaves: Leaves) -> Tensor:
             f"leaves: got a grid of {h} x {w} patches for an image of {height} x {width} pixels; "
             f"pass the leaves of this very image"
         )
+    image = image.contiguous()
     patches = _cut(image, leaves.row, leaves.col, p)  # right where a leaf is one patch, overwritten where it is not
     size = 2
     while size <= min(h, w):

@@ -165,6 +165,7 @@ def test_square_crop_is_hugging_faces_preprocessing(name, size, upright):
     expected = theirs(Image.fromarray(picture), return_tensors="pt")["pixel_values"][0]
     got = QlipImageProcessor(size=size, crop="square").prepare(picture)
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
+    assert got.is_contiguous()
 
 
 @pytest.mark.parametrize(
