@@ -1,6 +1,7 @@
 """The command line of ``evaluate.py``; every flag is a field of a dataclass, its help the field's docstring."""
 
 import dataclasses
+import logging
 import sys
 import warnings
 from collections.abc import Callable
@@ -8,8 +9,10 @@ from typing import Any
 
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace, set_parsing_settings
 from rich.console import Console
+from rich.logging import RichHandler
 
 from qlip.evaluation.report import ReportConfig, write_report
+from qlip.evaluation.sweep import SweepConfig, run_sweep
 from qlip.evaluation.vqa import Cell, Run, run_vqa
 
 
@@ -26,6 +29,16 @@ def vqa(options: Namespace) -> None:
     )
 
 
+def sweep(options: Namespace) -> None:
+    """Measure every cell of a sweep; those that are done are skipped, those that were stopped go on."""
+    config = _take(SweepConfig, options)
+    done = run_sweep(config)
+    console = Console()
+    for cell, _ in done.open:
+        console.print(f"open: {cell.folder}", highlight=False, soft_wrap=True)
+    console.print(f"{len(done.cells) - len(done.open)} of {len(done.cells)} cells done", highlight=False)
+
+
 def report(options: Namespace) -> None:
     """Draw the paper's tables and figures from finished runs, as one HTML page, markdown and CSV."""
     Console().print(f"{write_report(_take(ReportConfig, options))}", highlight=False, soft_wrap=True)
@@ -33,9 +46,10 @@ def report(options: Namespace) -> None:
 
 COMMANDS: dict[str, tuple[Callable[[Namespace], None], tuple[type, ...]]] = {
     "vqa": (vqa, (Cell, Run)),
+    "sweep": (sweep, (SweepConfig,)),
     "report": (report, (ReportConfig,)),
 }
-POSITIONAL = (report,)  # their required options stand without a name
+POSITIONAL = (sweep, report)  # their required options stand without a name
 
 
 def _take(kind: type[Any], options: Namespace) -> Any:
@@ -68,6 +82,8 @@ def main(args: list[str] | None = None) -> None:
     warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\)")
     warnings.filterwarnings("ignore", message=".*does not have many workers")
     warnings.filterwarnings("ignore", message="You are using a custom batch sampler")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(show_path=False)])
+    logging.getLogger("qlip").setLevel(logging.INFO)
     options = build_parser().parse_args([_underscored(arg) for arg in (sys.argv[1:] if args is None else args)])
     try:
         COMMANDS[options.command][0](options[options.command])
