@@ -112,6 +112,8 @@ def main(args: ArgsType = None) -> None:
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(show_path=False)])
     logging.getLogger("qlip").setLevel(logging.INFO)
+    advert = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    advert.addFilter(lambda record: "litlogger" not in record.getMessage())
     torch.set_float32_matmul_precision("high")
     warnings.filterwarnings("ignore", message="Found .* module.* in eval mode")  # the frozen CLIP is meant to be
     warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\)")
