@@ -11,6 +11,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser, Namespace, set_parsin
 from rich.console import Console
 from rich.logging import RichHandler
 
+from qlip.evaluation.bias import BiasConfig, run_bias
 from qlip.evaluation.report import ReportConfig, write_report
 from qlip.evaluation.sweep import SweepConfig, run_sweep
 from qlip.evaluation.vqa import Cell, Run, run_vqa
@@ -29,6 +30,13 @@ def vqa(options: Namespace) -> None:
     )
 
 
+def bias(options: Namespace) -> None:
+    """Measure interpolation and mesoscopic bias over image sizes, as figure 4 does, on a folder of images."""
+    config = _take(BiasConfig, options)
+    run_bias(config)
+    Console().print(f"{config.out}: bias.json, bias.csv, bias.png; tensorboard --logdir {config.out}", soft_wrap=True)
+
+
 def sweep(options: Namespace) -> None:
     """Measure every cell of a sweep; those that are done are skipped, those that were stopped go on."""
     config = _take(SweepConfig, options)
@@ -45,11 +53,12 @@ def report(options: Namespace) -> None:
 
 
 COMMANDS: dict[str, tuple[Callable[[Namespace], None], tuple[type, ...]]] = {
+    "bias": (bias, (BiasConfig,)),
     "vqa": (vqa, (Cell, Run)),
     "sweep": (sweep, (SweepConfig,)),
     "report": (report, (ReportConfig,)),
 }
-POSITIONAL = (sweep, report)  # their required options stand without a name
+POSITIONAL = (bias, sweep, report)  # their required options stand without a name
 
 
 def _take(kind: type[Any], options: Namespace) -> Any:

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from qlip._version import __version__
-from qlip.evaluation import figures, tables
+from qlip.evaluation import bias, figures, tables
 from qlip.evaluation.page import METHOD, STYLE
 from qlip.evaluation.paper import FOLDER, read_sweeps
 from qlip.evaluation.results import Group, Result, find_results, group_results
@@ -58,7 +58,7 @@ def write_report(config: ReportConfig) -> Path:
     out = config.out or config.dir / "report"
     for name in ("tables", "figures"):
         (out / name).mkdir(parents=True, exist_ok=True)
-    sections = [*our_sections(groups, config.paper)]
+    sections = [*our_sections(groups, config.paper), *bias_sections(config.dir)]
     if config.paper.is_dir():
         sections.append(paper_section(config.paper))
     pages, lines = [], ["# QLIP: evaluation", ""]
@@ -86,6 +86,15 @@ def our_sections(groups: list[Group], paper: Path) -> Iterator[Section]:
             yield Section(f"Sweep: {group.name}", _spread(group), parts)
     cells = tables.cell_table(groups)
     yield Section("Every run", "Differences are paired: the same questions, the same resamples.", [(cells.name, cells)])
+
+
+def bias_sections(root: Path) -> Iterator[Section]:
+    """Figure 4, for every finished ``evaluate.py bias`` under the folder."""
+    for index, path in enumerate(sorted(root.rglob("bias.json"))):
+        text = (
+            f"From {html.escape(path.parent.name)}/bias.json. Dashed lines are with quadtree; 1 is no mesoscopic bias."
+        )
+        yield Section("Biases of the encoder (figure 4)", text, [(f"bias{index}", bias.draw(bias.read_rows(path)))])
 
 
 def group_figures(group: Group, stem: str) -> Iterator[Part]:

@@ -94,7 +94,7 @@ def expand(grid: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             yield dict(zip(names, combination, strict=True))
 
 
-def _typed(kind: type[Any], fields: dict[str, Any], source: Path) -> Any:
+def _typed(kind: Any, fields: dict[str, Any], source: Path) -> Any:
     """A dataclass from plain values, checked as the command line checks them."""
     known = [field.name for field in dataclasses.fields(kind)]
     unknown = sorted(fields.keys() - set(known))
@@ -107,7 +107,7 @@ def _typed(kind: type[Any], fields: dict[str, Any], source: Path) -> Any:
 
 
 @cache  # thousands of cells share a handful of values
-def _checked(kind: type[Any], name: str, value: str) -> Any:
+def _checked(kind: Any, name: str, value: str) -> Any:
     """The value of one field, given as JSON."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument(f"--{name}", type=get_type_hints(kind)[name])
