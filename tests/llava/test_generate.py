@@ -65,6 +65,13 @@ def test_sampling_repeats_the_images_of_each_prompt(pair, batch, singles):
     assert sampled[:, -NEW:].tolist() == [words for words in alone for _ in range(2)]
 
 
+def test_images_are_repeated_prompt_by_prompt():
+    """transformers 5.17 leaves this to the model; 5.23 does it itself."""
+    ids = torch.tensor([[3, 3, 7, 3, 3, 3], [7, 7, 3, 7, 7, 7], [7] * 6, [3, 3, 3, 3, 7, 7]])
+    repeated = qlip_llava.repeat_by_prompt(list("ABCDE"), [2, 3, 1, 1, 3], ids, 3, 2)
+    assert "".join(repeated) == "ABAB" + "CC" + "DEDE"
+
+
 def test_assisted(pair, singles, answer):
     assert answer(pair[0], singles[1], prompt_lookup_num_tokens=3) == answer(pair[0], singles[1])
 
@@ -92,6 +99,21 @@ def test_a_second_turn_goes_on_from_the_cache(pair, singles, pictures, answer):
         input_ids=more, attention_mask=mask, pixel_values=first["pixel_values"], max_new_tokens=NEW, do_sample=False
     )
     assert continued.tolist() == whole.tolist()
+
+
+def test_a_second_turn_may_bring_its_own_image(pair, singles, pictures):
+    """The prompt then holds the images of both turns, ``pixel_values`` those of the second alone."""
+    model, processor = pair
+    first, second = (processor(images=pictures[i], text=ONE, return_tensors="pt") for i in (0, 1))
+    turn = model.generate(**first, max_new_tokens=NEW, return_dict_in_generate=True, do_sample=False)
+    more = torch.cat([turn.sequences, second["input_ids"][:, 1:]], dim=1)
+    options = {"attention_mask": torch.ones_like(more), "max_new_tokens": NEW, "do_sample": False}
+    pixels = [*first["pixel_values"], *second["pixel_values"]]
+    whole = model.generate(input_ids=more, pixel_values=pixels, **options)
+    cached = model.generate(
+        input_ids=more, pixel_values=second["pixel_values"], past_key_values=turn.past_key_values, **options
+    )
+    assert cached.tolist() == whole.tolist()
 
 
 def test_answers_hang_on_image_position_and_order(own_pair, singles, answer):
@@ -122,7 +144,7 @@ def test_pipeline(pair, pictures, answer, caplog):
     ask = pipeline("image-text-to-text", model=model, processor=processor)
     assert "not supported" not in caplog.text
     chats = [conversation(picture, "what is there ?") for picture in pictures[:2]]
-    got = ask(chats, max_new_tokens=NEW, do_sample=False, return_full_text=False)
+    got = ask(chats, max_new_tokens=NEW, return_full_text=False)
     for chat, reply in zip(chats, got, strict=True):
         inputs = processor.apply_chat_template(
             chat, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
@@ -130,6 +152,15 @@ def test_pipeline(pair, pictures, answer, caplog):
         words = processor.batch_decode(answer(model, inputs), skip_special_tokens=True)
         assert reply[0]["generated_text"].split() == words[0].split()
         assert set(words[0].split()) <= {*WORDS, "<unk>"}
+
+
+def test_pipeline_in_batches(pair, pictures):
+    ask = pipeline("image-text-to-text", model=pair[0], processor=pair[1])
+    ask.tokenizer = pair[1].tokenizer  # transformers wants it to pad, for any model
+    chats = [conversation(picture, "what is there ?") for picture in pictures]
+    options = {"max_new_tokens": NEW, "return_full_text": False}
+    together, alone = ask(chats, batch_size=3, **options), ask(chats, **options)
+    assert [x[0]["generated_text"] for x in together] == [x[0]["generated_text"] for x in alone]
 
 
 def test_pipeline_passes_options_on(pair, pictures):

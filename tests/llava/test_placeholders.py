@@ -104,7 +104,7 @@ def test_the_processor_leaves_prompts_without_images_alone(pair):
 
 
 def test_the_number_of_places_and_images_must_agree(pair, pictures):
-    with pytest.raises(ValueError, match="number of <image> tokens|image 1 has 150 tokens"):
+    with pytest.raises(ValueError, match=r"number of <image> tokens|image 1 has 150 tokens"):
         pair[1](images=pictures, text=ONE)
 
 
