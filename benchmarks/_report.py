@@ -1,0 +1,63 @@
+"""What the benchmarks share: photographs, a stopwatch, and a section each in docs/performance.md."""
+
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import skimage.data
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+
+from qlip.models.images import centre_crop, normalise
+
+REPORT = Path(__file__).parents[1] / "docs" / "performance.md"
+PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")  # those that come inside scikit-image's wheel, in colour
+
+
+def photograph(name: str, height: int, width: int) -> Tensor:
+    """One of `PHOTOGRAPHS`, scaled to fill ``height x width``, cropped and normalised: ``(3, H, W)``."""
+    image = Image.fromarray(getattr(skimage.data, name)())
+    scale = max(height / image.height, width / image.width)
+    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+    return normalise(centre_crop(image, height, width), OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)
+
+
+def milliseconds(function: Callable[[], object], repeats: int) -> float:
+    """Processor time of a call, best of ``repeats``, after one call to warm up.
+
+    Unlike the clock on the wall it does not count the time that other programs took; with one thread and an idle
+    machine the two are the same.
+    """
+    function()
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.process_time()
+        function()
+        best = min(best, time.process_time() - start)
+    return 1000 * best
+
+
+def machine(device: str = "cpu") -> str:
+    """The machine in words."""
+    where = f"{os.cpu_count()} CPU cores" if device == "cpu" else torch.cuda.get_device_name(device)
+    return f"{where}, torch {torch.__version__.split('+')[0]}"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A markdown table; every column but the first is aligned right."""
+    rule = ["---"] + ["---:"] * (len(header) - 1)
+    return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *rows))
+
+
+def write_section(name: str, text: str) -> None:
+    """Replace the section between ``<!-- name -->`` and ``<!-- /name -->`` of docs/performance.md, or append it."""
+    section = f"<!-- {name} -->\n{text.strip()}\n<!-- /{name} -->"
+    report = REPORT.read_text() if REPORT.exists() else "# Performance\n"
+    report, found = re.subn(f"<!-- {name} -->.*?<!-- /{name} -->", lambda _: section, report, flags=re.DOTALL)
+    REPORT.parent.mkdir(exist_ok=True)
+    REPORT.write_text(report if found else f"{report.rstrip()}\n\n{section}\n")
+    print(f"{text.strip()}\n\nwritten to {REPORT.relative_to(REPORT.parents[1])}")
