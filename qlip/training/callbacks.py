@@ -157,7 +157,7 @@ class Summary(L.Callback):
 
     def __init__(self) -> None:
         self.before: dict[str, float] = {}
-        self.started = 0.0
+        self.started = self.seconds = 0.0
         self.tokens: list[float] = []
 
     @rank_zero_only
@@ -185,10 +185,12 @@ class Summary(L.Callback):
 
     @rank_zero_only
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Print the table."""
-        data: Any = getattr(trainer, "datamodule", None)
-        assert isinstance(pl_module, QlipModule)
-        assert isinstance(data, QlipDataModule)
+        """Stop the clock."""
+        self.seconds = time.perf_counter() - self.started
+
+    @rank_zero_only
+    def report(self, trainer: L.Trainer, module: QlipModule, data: QlipDataModule) -> None:
+        """Print the table; called after the fit, when the progress bar no longer redraws the last lines."""
         after = {k.removeprefix("val/"): v for k, v in _plain(trainer.callback_metrics).items() if k.startswith("val/")}
         table = Table("", "before", "after", title="Coordinate MLP")
         rows = {"R": "residual_l1", "off-grid error": "offgrid", "L_cls": "l_cls"}
@@ -199,12 +201,12 @@ class Summary(L.Callback):
         table.add_section()
         table.add_row("tokens per image", "", f"{sum(self.tokens) / max(len(self.tokens), 1):.0f}")
         table.add_row("steps", "", str(trainer.global_step))
-        table.add_row("seconds", "", f"{time.perf_counter() - self.started:.0f}")
+        table.add_row("seconds", "", f"{self.seconds:.0f}")
         if data.unreadable:
             table.add_row("unreadable images", "", str(len(data.unreadable)))
         console = Console()
         console.print(table)
-        exports = [c.folder(pl_module) for c in trainer.callbacks if isinstance(c, ZooExport)]  # type: ignore[attr-defined]
+        exports = [c.folder(module) for c in trainer.callbacks if isinstance(c, ZooExport)]  # type: ignore[attr-defined]
         for folder in exports:
             console.print(f"Zoo entry  {folder}    python -m qlip zoo show {folder.name}")
             console.print(f'Use it     qlip.load("{folder}")', markup=False)

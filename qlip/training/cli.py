@@ -50,6 +50,12 @@ class QlipCLI(LightningCLI):
         parser.add_lightning_class_args(ZooExport, "export")
         parser.add_lightning_class_args(QuadtreePreview, "preview")
 
+    def after_fit(self) -> None:
+        """Print the closing table."""
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Summary):
+                callback.report(self.trainer, self.model, self.datamodule)
+
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, then resolve ``last`` and refuse what a checkpoint would silently override."""
         super().parse_arguments(parser, args)
