@@ -53,8 +53,8 @@ def random_llava(folder: Path, large: bool) -> str:
         vision = {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 6, "num_attention_heads": 4}
         text = {"hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 8, "num_attention_heads": 8}
     config = LlavaConfig(
-        CLIPVisionConfig(**vision, image_size=336, patch_size=14, projection_dim=vision["hidden_size"]),
-        LlamaConfig(**text, vocab_size=WORDS, max_position_embeddings=4096, pad_token_id=0),
+        vision_config=CLIPVisionConfig(**vision, image_size=336, patch_size=14, projection_dim=vision["hidden_size"]),
+        text_config=LlamaConfig(**text, vocab_size=WORDS, max_position_embeddings=4096, pad_token_id=0),
         image_token_index=3,
     )
     torch.set_default_dtype(torch.bfloat16 if large else torch.float32)

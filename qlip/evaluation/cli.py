@@ -1,10 +1,12 @@
 """The command line of ``evaluate.py``; every flag is a field of a dataclass, its help the field's docstring."""
 
 import dataclasses
+import importlib.util
 import logging
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace, set_parsing_settings
@@ -13,7 +15,7 @@ from rich.logging import RichHandler
 
 from qlip.evaluation.bias import BiasConfig, run_bias
 from qlip.evaluation.report import ReportConfig, write_report
-from qlip.evaluation.sweep import SweepConfig, run_sweep
+from qlip.evaluation.sweep import Runner, SweepConfig, run_here, run_sweep
 from qlip.evaluation.vqa import Cell, Run, run_vqa
 
 
@@ -37,10 +39,25 @@ def bias(options: Namespace) -> None:
     Console().print(f"{config.out}: bias.json, bias.csv, bias.png; tensorboard --logdir {config.out}", soft_wrap=True)
 
 
+def _on_ray(config: SweepConfig) -> Runner:
+    """The runner of ``--ray``.
+
+    Raises:
+        ValueError: if Ray is not installed.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise ValueError(
+            f"ray: got {config.ray!r}, but Ray is not installed; pip install 'qlip[ray]', or leave --ray out"
+        )
+    from qlip.evaluation.ray_sweep import run_on_ray  # here, because Ray is an extra
+
+    return partial(run_on_ray, address=str(config.ray), gpus=config.gpus)
+
+
 def sweep(options: Namespace) -> None:
     """Measure every cell of a sweep; those that are done are skipped, those that were stopped go on."""
     config = _take(SweepConfig, options)
-    done = run_sweep(config)
+    done = run_sweep(config, _on_ray(config) if config.ray else run_here)
     console = Console()
     for cell, _ in done.open:
         console.print(f"open: {cell.folder}", highlight=False, soft_wrap=True)

@@ -1,4 +1,5 @@
 import copy
+import importlib.util
 from pathlib import Path
 
 import datasets
@@ -8,6 +9,8 @@ from qlip.models.clip import position_table, solved_position
 from qlip.models.position_file import write_position
 from tests.evaluation.local_data import MAKERS
 from tests.llava.tiny import tiny_llava, tiny_processor
+
+collect_ignore = [] if importlib.util.find_spec("ray") else ["test_ray.py"]  # too heavy for everybody's environment
 
 
 @pytest.fixture(scope="session", autouse=True)

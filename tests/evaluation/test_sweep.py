@@ -147,6 +147,14 @@ def test_the_whole_chain_killed_resumed_and_reported(config, capsys):
     assert "mme, model" in page.read_text()
 
 
+def test_ray_that_is_not_installed_is_named(config, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(
+        SystemExit, match=r"evaluate.py: ray: got 'auto', but Ray is not installed; pip install 'qlip\[ray\]'"
+    ):
+        main(["sweep", str(config.sweep), "--ray=auto"])
+
+
 def test_two_devices_ask_every_question_once(cell, data_folders, tmp_path):
     """11 batches do not divide by two; each rank writes into one journal."""
     fields = {
