@@ -1,14 +1,7 @@
 """Quadtree and patches against the obvious recursion, which is how the paper's released code does it.
 
-Run as ``python benchmarks/patchify.py``; ``--released CLONE`` times the released code itself as well.
+Run as ``python benchmarks/patchify.py``.
 """
-
-import argparse
-import json
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -84,67 +77,40 @@ def compare(image: Tensor, alpha: float) -> tuple[float, ...]:
     )
 
 
-def released(clone: Path, images: list[Tensor]) -> list[float]:
-    """Mean milliseconds of the paper's released code on the images, for every alpha.
-
-    Raises:
-        RuntimeError: if it finds another number of leaves.
-    """
-    cases = [(image, alpha) for alpha in ALPHAS for image in images]
-    with tempfile.TemporaryDirectory() as folder:
-        torch.save(cases, Path(folder) / "cases.pt")
-        script = Path(__file__).with_name("_released.py")
-        command = [sys.executable, str(script), str(clone), f"{folder}/cases.pt"]
-        results = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-    for (image, alpha), (leaves, _) in zip(cases, results, strict=True):
-        if leaves != len(Quadtree(alpha)(image)):
-            raise RuntimeError(f"the released code finds {leaves} leaves at {tuple(image.shape)}, alpha {alpha}")
-    times = [time for _, time in results]
-    return [sum(times[i : i + len(images)]) / len(images) for i in range(0, len(times), len(images))]
-
-
 def main() -> None:
     """Measure everything and write the section."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--released", type=Path, help="a clone of github.com/KyroChi/qlip, to time it as well")
-    clone = parser.parse_args().released
     torch.set_num_threads(1)  # as a DataLoader worker does
     header = ["pixels", "alpha", "leaves", "recursion", "tree", "patches", "ratio"]
-    header += ["released code", "ratio to it"] if clone else []
-    rows, ratios = [], []
+    rows, reached = [], 0
     for height, width in SIZES:
         images = [photograph(name, height, width) for name in PHOTOGRAPHS]
-        theirs = released(clone, images) if clone else []
-        for i, alpha in enumerate(ALPHAS):
+        for alpha in ALPHAS:
             results = torch.tensor([compare(image, alpha) for image in images], dtype=torch.float64)
             leaves, slow, tree, cut = results.mean(0).tolist()
-            ratios.append([other / (tree + cut) for other in (slow, *theirs[i : i + 1])])
-            row = [f"{height} x {width}", f"{alpha}", f"{leaves:.0f}", f"{slow:.1f}", f"{tree:.2f}", f"{cut:.2f}"]
-            row.append(f"{ratios[-1][0]:.1f}x")
-            row += [f"{theirs[i]:.1f}", f"{ratios[-1][1]:.1f}x"] if clone else []
-            rows.append(row)
-            print(*row, sep="\t", flush=True)
-    command = "python benchmarks/patchify.py" + (" --released <clone of github.com/KyroChi/qlip>" if clone else "")
-    reached = [sum(ratio >= WANTED for ratio in column) for column in zip(*ratios, strict=True)]
-    counts = f"{reached[0]} against the recursion" + (f", {reached[1]} against the released code" if clone else "")
-    write_section(
-        "patchify", TEXT.format(command, machine(), ", ".join(PHOTOGRAPHS), table(header, rows), len(rows), counts)
-    )
+            ratio = slow / (tree + cut)
+            reached += ratio >= WANTED
+            rows.append(
+                [f"{height} x {width}", f"{alpha}", f"{leaves:.0f}", f"{slow:.1f}", f"{tree:.2f}", f"{cut:.2f}"]
+            )
+            rows[-1].append(f"{ratio:.1f}x")
+            print(*rows[-1], sep="\t", flush=True)
+    text = TEXT.format(machine(), ", ".join(PHOTOGRAPHS), table(header, rows), len(rows), reached)
+    write_section("patchify", text)
 
 
 TEXT = """## Quadtree and patches
 
-`{}` ({}; one thread, as in a DataLoader worker)
+`python benchmarks/patchify.py` ({}; one thread, as in a DataLoader worker)
 
 Milliseconds of processor time an image, mean over scikit-image's {}, scaled to the size. The recursion in
 `benchmarks/patchify.py` visits one block after the other and resamples one leaf after the other, with as little around
 that as Python allows; the paper's released code does the same with more around it (a node object a block, a
 torchvision resize a leaf, a tensor of patch numbers a leaf to sort them). Every row checks that leaves and patches equal the
-recursion's, and that the released code (commit 55af2a9) finds as many leaves.
+recursion's.
 
 {}
 
-Of {} rows, these reach the 20x we want: {}.
+Of {} rows, {} reach the 20x we want.
 The recursion pays some 20 microseconds a leaf and little a pixel, a tensor program pays by the pixel. So the gain is
 largest where leaves are many; at alpha 3 nearly everything merges, a recursion of a few dozen calls has next to nothing to
 be slow at, and both sides spend their time on reading every pixel once for its score and once to resample it.

@@ -29,7 +29,7 @@ def to_rgb(image: ImageLike) -> Image.Image:
     greyscale, palette and CMYK are converted.
 
     Args:
-        image: A PIL image, a path, an array ``(H, W)``, ``(H, W, C)`` or a tensor ``(C, H, W)``; arrays and tensors hold
+        image: A PIL image, a path, an array ``(H, W)``, ``(H, W, C)`` or a tensor ``(H, W)`` or ``(C, H, W)``; arrays and tensors hold
             uint8, uint16, or floats in [0, 1].
 
     Raises:
@@ -40,7 +40,8 @@ def to_rgb(image: ImageLike) -> Image.Image:
         return read_image(image)
     if isinstance(image, Tensor):
         image = image.detach().cpu()
-        return _from_array((image.float() if image.is_floating_point() else image).movedim(0, -1).numpy())
+        image = image.float() if image.is_floating_point() else image
+        return _from_array((image.movedim(0, -1) if image.ndim == 3 else image).numpy())
     if isinstance(image, np.ndarray):
         return _from_array(image)
     if not isinstance(image, Image.Image):

@@ -213,3 +213,9 @@ def test_images_of_any_kind_and_size_make_one_batch(tmp_path):
 def test_processor_errors_say_what_to_do(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_flat_tensor_is_grey_and_upright() -> None:
+    grey = torch.arange(6, dtype=torch.uint8).view(2, 3)
+    assert to_rgb(grey).size == (3, 2)
+    assert to_rgb(grey).getpixel((2, 1)) == (5, 5, 5)
