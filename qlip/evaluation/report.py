@@ -168,9 +168,9 @@ def _spread(group: Group) -> str:
     best = group.best
     if best is None:
         return "No converted run."
-    scores = [cell.score.value for cell in group.cells]
+    scores = [cell.score.value for cell in group.contenders]
     return (
-        f"{len(scores)} cells, from {min(scores):.1f} to {max(scores):.1f}, median {np.median(scores):.1f}. "
+        f"{len(scores)} cells besides controls (random selection, table interpolation), from {min(scores):.1f} to {max(scores):.1f}, median {np.median(scores):.1f}. "
         f"<b>Best of sweep</b> (chosen on the questions it is scored on): {html.escape(best.label)}."
     )
 

@@ -5,8 +5,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from qlip.core.position import TableMode
 from qlip.evaluation.benchmarks import Benchmark, get_benchmark
 from qlip.evaluation.journal import read_records
 from qlip.evaluation.statistics import Estimate
@@ -69,7 +70,7 @@ class Group:
         benchmark: The benchmark.
         model: Last part of the model's name.
         baselines: Runs of the stock model, by its preprocessing.
-        cells: All others.
+        cells: All others, controls included.
     """
 
     name: str
@@ -84,9 +85,18 @@ class Group:
         return self.baselines.get("crop") or self.baselines.get("pad")
 
     @property
+    def contenders(self) -> list[Result]:
+        """The cells that are QLIP; random selection and table interpolation are controls and win nothing."""
+        return [
+            cell
+            for cell in self.cells
+            if cell.config["criterion"] != "random" and cell.config["position"] not in get_args(TableMode)
+        ]
+
+    @property
     def best(self) -> Result | None:
-        """The cell with the highest score; chosen on the very questions it is scored on."""
-        return max(self.cells, key=lambda cell: cell.score.value, default=None)
+        """The contender with the highest score; chosen on the very questions it is scored on."""
+        return max(self.contenders, key=lambda cell: cell.score.value, default=None)
 
 
 def find_results(root: Path) -> list[Result]:

@@ -70,7 +70,7 @@ def delta(estimate: Estimate) -> str:
 
 def cross_fit(group: Group, baseline: Result) -> Estimate | None:
     """The delta of a choice that saw none of the questions it is scored on, each half serving the other in turn."""
-    cells = {str(index): cell.records for index, cell in enumerate(group.cells)}
+    cells = {str(index): cell.records for index, cell in enumerate(group.contenders)}
     halves = [held_out(group.benchmark, cells, baseline.records, side) for side in (0, 1)]
     deltas = [half.delta for half in halves if half is not None]
     if len(deltas) < 2:
@@ -95,7 +95,7 @@ def benchmark_table(groups: Sequence[Group], paper: Path = FOLDER) -> Table:
             stock = number(baseline.score) if baseline else ""
             ours = ["", "", "", "", "", ""]
             if best is not None:
-                ours[:3] = [number(best.score), f"{len(group.cells)}", f"{best.percent:.0f}"]
+                ours[:3] = [number(best.score), f"{len(group.contenders)}", f"{best.percent:.0f}"]
                 ours[5] = best.label
             if best is not None and baseline is not None:
                 ours[3] = delta(compare(group.benchmark, best.records, baseline.records)[group.benchmark.primary])
@@ -114,7 +114,7 @@ def fine_grained_table(groups: Sequence[Group], paper: Path = FOLDER) -> Table:
         if group.benchmark.name not in ("vstar", "pope"):
             continue
         arms = [(f"{group.model}, stock, {kind}", run) for kind, run in group.baselines.items()]
-        arms += [(f"{group.model} + QLIP, best of {len(group.cells)}", group.best)] if group.best else []
+        arms += [(f"{group.model} + QLIP, best of {len(group.contenders)}", group.best)] if group.best else []
         for name, run in arms:
             row = by_model.setdefault(name, ["", "", "", ""])
             scores = {k: Estimate(**v) for k, v in run.values["scores"].items()}
