@@ -211,10 +211,12 @@ def load_clip(name: str, revision: str | None = None) -> CLIPVisionModel | CLIPV
     clip, report = loaded
     if report["missing_keys"]:  # transformers only warns, and makes them up
         raise ValueError(f"backbone: {name!r} lacks the weights {', '.join(sorted(report['missing_keys']))}")
+    if projected:
+        clip.__class__ = CLIPVisionModelWithProjection
     return clip
 
 
 class _ProjectedVisionSide(CLIPVisionModelWithProjection):
-    """The vision side of a whole CLIP; does not print a page about the text side that it leaves out."""
+    """The vision side of a whole CLIP while it is loaded: prints no page about the text side that it leaves out."""
 
     _keys_to_ignore_on_load_unexpected = [r"^text_model\.", r"^text_projection\.", r"^logit_scale$"]  # noqa: RUF012
