@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 
+from qlip.core.bias import position_gradient_norms
 from qlip.core.position import PositionMLP
 from qlip.models.clip import QlipVisionModel, QlipVisionOutput, load_clip, position_table, solved_position
 from qlip.training.data import QlipDataModule, TrainBatch
@@ -52,19 +53,6 @@ def warmup_cosine(step: int, warmup: int, total: int) -> float:
         return (step + 1) / (warmup + 1)
     progress = (step - warmup) / max(total - warmup, 1)
     return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
-
-
-def position_gradient_norm(cls: Tensor, target: Tensor, positions: Tensor) -> Tensor:
-    """Interpolation bias (eq. 1): norm of the gradient of cos([CLS], target) by the positions, averaged over images.
-
-    Args:
-        cls: ``(B, E)``, computed from ``positions``.
-        target: ``(B, E)``.
-        positions: ``(B, N, D)``; padded entries have no gradient.
-    """
-    cosine = F.cosine_similarity(cls.float(), target.float())
-    (gradient,) = torch.autograd.grad(cosine.sum(), positions, retain_graph=True)
-    return gradient.float().flatten(1).norm(dim=1).mean()
 
 
 class QlipModule(L.LightningModule):
@@ -170,7 +158,7 @@ class QlipModule(L.LightningModule):
         """What is worth a backward pass of its own now and then, but not at every step."""
         mask = batch.patches.mask.float()
         return {
-            "position_grad_norm": position_gradient_norm(cls, batch.target, positions),
+            "position_grad_norm": position_gradient_norms(cls, batch.target, positions).mean(),
             "tokens_per_image": mask.sum(1).mean(),
             "padding_waste": 1 - mask.mean(),
             "offgrid": mask.new_tensor(self.position.offgrid(self.table)),
