@@ -1,6 +1,7 @@
 """Whole runs of the command line on drawn photographs and a tiny CLIP."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -85,11 +86,16 @@ def test_projection_keeps_the_residual_at_rounding_error(fit_args: list[str]) ->
     assert max(residual) < 5e-7
 
 
-def test_validate_test_and_predict_need_only_the_checkpoint(fit_args: list[str], photos: Path) -> None:
+def test_validate_test_and_predict_need_only_the_checkpoint(fit_args: list[str], capsys: pytest.CaptureFixture) -> None:
     main(["fit", *fit_args])
+    trained = EventAccumulator("lightning_logs/version_0").Reload().Scalars("val/cos_cls_84")[-1].value
     rest = [x for x in fit_args if not x.startswith(("--model", "--export", "--trainer.max_epochs"))]
-    for command in ("validate", "test", "predict"):
+    for command in ("validate", "test"):
+        capsys.readouterr()
         main([command, *rest, f"--ckpt_path={LAST}"])
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if "val/cos_cls_84" in line]
+        assert float(re.findall(r"-?\d\.\d+", line)[-1]) == pytest.approx(trained, abs=1e-5)
+    main(["predict", *rest, f"--ckpt_path={LAST}"])
 
 
 LONG = ("--trainer.max_epochs=12", "--model.lr=1e-3")
