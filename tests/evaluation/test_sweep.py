@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from qlip.evaluation import sweep as sweeps
+from qlip.evaluation.benchmarks import BENCHMARKS
 from qlip.evaluation.cli import main
 from qlip.evaluation.sweep import SweepConfig, expand, read_sweep, run_sweep, share
 
@@ -145,6 +146,23 @@ def test_the_whole_chain_killed_resumed_and_reported(config, capsys):
     main(["report", str(config.out)])
     page = config.out / "report" / "index.html"
     assert "mme, model" in page.read_text()
+
+
+def test_all_seven_benchmarks_from_a_sweep_in_two_sittings_to_a_report(config, capsys):
+    values = yaml.safe_load(config.sweep.read_text())
+    del values["common"]["benchmark"]
+    values["grid"] = [{"benchmark": list(BENCHMARKS), **arm} for arm in ({"baseline": "crop"}, {"alpha": 0.5})]
+    config.sweep.write_text(yaml.safe_dump(values))
+    command = ["sweep", str(config.sweep), f"--data={config.data}", f"--out={config.out}"]
+    main([*command, "--cells=0/2"])
+    first = {path: path.stat().st_mtime_ns for path in config.out.rglob("result.json")}
+    assert len(first) == 7
+    main(command)
+    assert "14 of 14 cells done" in capsys.readouterr().out
+    assert all(path.stat().st_mtime_ns == then for path, then in first.items())
+    main(["report", str(config.out)])
+    page = (config.out / "report" / "index.html").read_text()
+    assert all(f"{name}, model" in page for name in BENCHMARKS)
 
 
 def test_ray_that_is_not_installed_is_named(config, monkeypatch):
