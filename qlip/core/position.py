@@ -89,8 +89,8 @@ class PositionMLP(nn.Module):
     """QLIP's coordinate network: Fourier features, tanh layers, linear readout (section 3.2 of the paper).
 
     The Fourier features are those of Tancik et al. (arXiv 2006.10739): ``[sin 2 pi B v, cos 2 pi B v]`` with a fixed
-    Gaussian ``B``. Hidden layers start from Xavier's uniform distribution, which keeps the readout's equations five
-    times better conditioned than torch's default at the same error off the grid (docs/training.md).
+    Gaussian ``B``. Hidden layers start from Xavier's uniform distribution: with torch's default the solved readout needs
+    larger weights for the same surface, and R suffers more from rounding them to float32.
 
     Args:
         dim: Width D of the encodings, CLIP's hidden size.
