@@ -12,7 +12,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from qlip.core.patches import PatchBatch
 from qlip.core.position import Position, PositionMLP, TableMode, TablePosition
-from qlip.models.attention import padding_mask
+from qlip.models.attention import Rows
 from qlip.models.offload import onloaded
 from qlip.models.synthetic import random_clip_from_name
 
@@ -25,7 +25,7 @@ class QlipVisionOutput(BaseModelOutputWithPooling):
     """Hugging Face's output of a vision tower, plus the projected [CLS].
 
     Attributes:
-        last_hidden_state: ``(B, 1 + N, D)``, class token first; entries of padded tokens are meaningless.
+        last_hidden_state: ``(B, 1 + N, D)``, class token first, zero where padded.
         pooler_output: ``(B, D)``, the normalised class token.
         hidden_states: On request, the embeddings and the output of every layer, ``(B, 1 + N, D)`` each.
         image_embeds: ``(B, E)``, the class token in the space shared with text, where CLIP has a projection.
@@ -40,7 +40,7 @@ class QlipVisionModel(nn.Module):
     Modifications of `transformers.CLIPVisionModel` (5.17 to 5.23), whose modules it holds by reference:
     - takes a `PatchBatch` in place of ``pixel_values``; its own patch embedding is applied to patches already cut;
     - adds ``position(coords)`` in place of the table's rows; the class token keeps CLIP's own;
-    - masks padded tokens in every layer.
+    - images of different lengths go through the layers in one row, without padding, see `qlip.models.attention`.
 
     Args:
         tower: CLIP's vision tower; shared, not copied.
@@ -84,18 +84,18 @@ class QlipVisionModel(nn.Module):
         Raises:
             ValueError: if the patches do not have the tower's patch size.
         """
-        states = self.pre_layernorm(self._embed(batch, positions))
-        mask = padding_mask(self.config, states, batch.mask)
-        collected = [states]
+        rows = Rows.of(batch.mask)
+        states = self.pre_layernorm(self._embed(batch, positions, rows))
+        collected = [rows.unpack(states)] if output_hidden_states else []
         for layer in self.encoder.layers:
-            states = layer(states, mask)
+            states = rows.through(layer, states, self.config)
             if output_hidden_states:
-                collected.append(states)
-        pooled = self.post_layernorm(states[:, 0])
+                collected.append(rows.unpack(states))
+        pooled = self.post_layernorm(rows.class_tokens(states))
         return QlipVisionOutput(
-            last_hidden_state=states,
+            last_hidden_state=collected[-1] if collected else rows.unpack(states),
             pooler_output=pooled,
-            hidden_states=tuple(collected) if output_hidden_states else None,
+            hidden_states=tuple(collected) if collected else None,
             image_embeds=None if self.projection is None else self.projection(pooled),
         )
 
@@ -111,23 +111,20 @@ class QlipVisionModel(nn.Module):
             position._apply(lambda tensor: tensor.to(fn(tensor).device))
         return self
 
-    def _embed(self, batch: PatchBatch, positions: Tensor | None) -> Tensor:
-        """Token embeddings ``(B, 1 + N, D)``, class token first."""
+    def _embed(self, batch: PatchBatch, positions: Tensor | None, rows: Rows) -> Tensor:
+        """Token embeddings in rows, ``(R, T, D)``, a class token before each image."""
         embeddings = self.embeddings
         with onloaded(embeddings, embeddings.patch_embedding, embeddings.position_embedding):
-            return self._embed_with(embeddings.patch_embedding.weight, batch, positions)
-
-    def _embed_with(self, weight: Tensor, batch: PatchBatch, positions: Tensor | None) -> Tensor:
-        """`_embed`, given the kernel of the patch embedding ``(D, 3, p, p)``."""
-        if batch.patches.shape[2:] != weight.shape[1:]:
-            raise ValueError(
-                f"batch.patches: got patches of shape {tuple(batch.patches.shape[2:])}; this tower takes "
-                f"{tuple(weight.shape[1:])}. Set patch_size={weight.shape[-1]} in the Quadtree"
-            )
-        tokens = F.linear(batch.patches.to(weight.dtype).flatten(2), weight.flatten(1))  # (B, N, D)
-        tokens = tokens + (self.position(batch.coords) if positions is None else positions).to(tokens.dtype)
-        first = self.embeddings.class_embedding + self.embeddings.position_embedding.weight[0]
-        return torch.cat([first.expand(len(tokens), 1, -1).to(tokens.dtype), tokens], dim=1)
+            weight = embeddings.patch_embedding.weight
+            if batch.patches.shape[2:] != weight.shape[1:]:
+                raise ValueError(
+                    f"batch.patches: got patches of shape {tuple(batch.patches.shape[2:])}; this tower takes "
+                    f"{tuple(weight.shape[1:])}. Set patch_size={weight.shape[-1]} in the Quadtree"
+                )
+            patches = F.linear(rows.pack(batch.patches).to(weight.dtype).flatten(2), weight.flatten(1))  # (R, P, D)
+            added = self.position(rows.pack(batch.coords)) if positions is None else rows.pack(positions)
+            first = embeddings.class_embedding + embeddings.position_embedding.weight[0]
+            return rows.insert(first, patches + added.to(patches.dtype))
 
 
 def vision_tower(clip: Clip) -> CLIPVisionModel:

@@ -9,6 +9,7 @@ from accelerate import cpu_offload, disk_offload, dispatch_model
 from torch import nn
 
 import qlip
+from qlip.models.attention import Rows, SideBySide
 from qlip.models.clip import position_table
 from tests.llava.conftest import ONE, TWO
 
@@ -65,11 +66,13 @@ def test_device_map(llava, processor, solved, inputs, expected, tmp_path):
 
 def test_the_position_follows_the_tower(llava, inputs, monkeypatch):
     """The meta device stands for another one: nothing is computed, but places are checked."""
-    monkeypatch.setattr("qlip.models.clip.padding_mask", lambda *_: None)  # looks at values, which meta tensors lack
+    count = len(inputs["pixel_values"][0][0])
+    rows = Rows((1, count), SideBySide.of([1 + count], torch.device("meta")))
+    monkeypatch.setattr(Rows, "of", lambda _: rows)  # looks at values, which meta tensors lack
     model = qlip.convert(llava, position=nn.Linear(2, 64)).to("meta")
     assert model.position.weight.device.type == "cpu"
     features = model.get_image_features(inputs["pixel_values"][:1]).pooler_output[0]
-    assert features.shape == (len(inputs["pixel_values"][0][0]), 64)
+    assert features.shape == (count, 64)
     assert features.device.type == model.position.weight.device.type == "meta"
 
 
