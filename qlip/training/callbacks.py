@@ -172,7 +172,7 @@ class Summary(L.Callback):
     @rank_zero_only
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
         """Count tokens."""
-        self.tokens.append(args[1].patches.mask.sum().item() / len(args[1].patches))
+        self.tokens.append(args[1].tokens / len(args[1]))
 
     @rank_zero_only
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

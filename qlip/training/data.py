@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +16,12 @@ from qlip.core.patches import PatchBatch
 from qlip.core.quadtree import Quadtree
 from qlip.models.images import read_image
 from qlip.models.processing import QlipImageProcessor
-from qlip.training.photos import PhotoSplits, find_photos, image_size
+from qlip.training.batch import TrainBatch
+from qlip.training.photos import PhotoSplits, find_photos
 from qlip.training.sampler import Draw, TokenBatchSampler, padding_waste
-from qlip.training.targets import Encode, load_or_compute
+from qlip.training.targets import ALONE, Encode, Share, Targets, load_or_compute
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TrainBatch:
-    """Ragged patches of some photographs and their targets ``(B, E)``."""
-
-    patches: PatchBatch
-    target: Tensor
-
-    def to(self, device: torch.device | str) -> "TrainBatch":
-        """Move to a device."""
-        return TrainBatch(self.patches.to(device), self.target.to(device))
-
-    def pin_memory(self) -> "TrainBatch":
-        """Copy to page-locked memory, as DataLoader asks."""
-        return TrainBatch(self.patches.pin_memory(), self.target.pin_memory())
 
 
 @dataclass(frozen=True)
@@ -80,15 +66,13 @@ class ValidationPhotos(Dataset[tuple[list[PatchBatch], Tensor]]):
         return [view(image) for view in self.views], self.photos.targets[index]
 
 
-def collate_training(items: list[tuple[PatchBatch, Tensor]]) -> TrainBatch:
-    """Put single images into one ragged batch."""
-    return TrainBatch(PatchBatch.collate(patches for patches, _ in items), torch.stack([t for _, t in items]))
-
-
-def collate_validation(items: list[tuple[list[PatchBatch], Tensor]]) -> list[TrainBatch]:
+def collate_validation(
+    items: list[tuple[list[PatchBatch], Tensor]], tokens_at_once: int | None = None
+) -> list[TrainBatch]:
     """One batch a size."""
-    targets = torch.stack([target for _, target in items])
-    return [TrainBatch(PatchBatch.collate(views), targets) for views in zip(*(v for v, _ in items), strict=True)]
+    sizes = zip(*(views for views, _ in items), strict=True)
+    targets = [target for _, target in items]
+    return [TrainBatch.collate(list(zip(views, targets, strict=True)), tokens_at_once) for views in sizes]
 
 
 class QlipDataModule(L.LightningDataModule):
@@ -104,6 +88,8 @@ class QlipDataModule(L.LightningDataModule):
         val_sizes: Sides in pixels of the squares that validation compares with the standard view.
         repeats: How often an epoch shows each photograph; for data sets of a handful.
         workers: Processes that read and cut photographs.
+        tokens_at_once: Most tokens that go through the CLIP together; a batch above it goes in parts whose gradients add
+            up to the batch's. All at once if not given.
         download_to: Where downloaded data goes.
         cache_dir: Where targets are kept between runs.
         seed: Seed of the order and of the merging.
@@ -119,6 +105,7 @@ class QlipDataModule(L.LightningDataModule):
         val_sizes: tuple[int, ...] = (224, 336, 448, 560),
         repeats: int = 1,
         workers: int = 4,
+        tokens_at_once: int | None = None,
         download_to: str = "data",
         cache_dir: str = "~/.cache/qlip",
         seed: int = 0,
@@ -127,8 +114,13 @@ class QlipDataModule(L.LightningDataModule):
         low, high = (merge, merge) if isinstance(merge, int | float) else merge
         if not 0 <= low <= high <= 1:
             raise ValueError(f"merge: got {merge}; takes a probability, or two, the smaller first")
+        if tokens_at_once is not None and tokens_at_once < 1:
+            raise ValueError(
+                f"tokens_at_once: got {tokens_at_once}; takes a positive number of tokens, or None for no limit"
+            )
         self.root, self.download_to, self.cache_dir = root, download_to, Path(cache_dir).expanduser()
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
+        self.tokens_at_once = tokens_at_once
         self.max_size, self.merge, self.repeats, self.val_limit = max_size, (low, high), repeats, val_limit
         self.patch_size, self.val_sizes = 14, tuple(val_sizes)
         self.unreadable: list[Path] = []
@@ -139,7 +131,9 @@ class QlipDataModule(L.LightningDataModule):
         """Download what is missing, in one process."""
         self._find()
 
-    def build(self, encode: Encode, encoder_digest: str, image_size: int, patch_size: int) -> None:
+    def build(
+        self, encode: Encode, encoder_digest: str, image_size: int, patch_size: int, share: Share = ALONE
+    ) -> None:
         """List the photographs and have the frozen CLIP set their targets; called by the module, which owns the CLIP.
 
         Args:
@@ -147,6 +141,7 @@ class QlipDataModule(L.LightningDataModule):
             encoder_digest: Identifies its weights.
             image_size: Side n of its standard view in pixels.
             patch_size: Its patch side in pixels.
+            share: What this process computes of the targets that are not in the cache.
 
         Raises:
             UnreadableImages: if more than 1 % of the images cannot be read.
@@ -157,13 +152,14 @@ class QlipDataModule(L.LightningDataModule):
         standard = QlipImageProcessor(image_size, "square", Quadtree(criterion="uniform", patch_size=patch_size))
         files = splits.train + splits.val[:: -(-len(splits.val) // self.val_limit)]
         targets = load_or_compute(
-            encode, files, standard, encoder_digest=encoder_digest, cache_dir=self.cache_dir, workers=self.workers
-        )
-        readable = ~targets.isnan().any(1)
+            encode, files, standard, encoder_digest=encoder_digest, cache_dir=self.cache_dir, share=share,
+            workers=self.workers,
+        )  # fmt: skip
+        readable = targets.readable
         self.unreadable = [file for file, fine in zip(files, readable.tolist(), strict=True) if not fine]
         cut = len(splits.train)
-        self.train = self._photos(files[:cut], targets[:cut], readable[:cut])
-        self.val = self._photos(files[cut:], targets[cut:], readable[cut:])
+        self.train = self._photos(files[:cut], targets[:cut])
+        self.val = self._photos(files[cut:], targets[cut:])
         sampler = self.train_sampler()
         lengths = [[sampler.tokens[draw.index] for draw in batch] for batch in sampler.epoch_batches(0)]
         log.info(
@@ -174,16 +170,14 @@ class QlipDataModule(L.LightningDataModule):
     def _find(self) -> PhotoSplits:
         return find_photos(self.root, self.download_to)
 
-    def _photos(self, files: list[Path], targets: Tensor, readable: Tensor) -> Photos:
-        keep = readable.nonzero().flatten().tolist()
-        kept = [files[i] for i in keep]
-        return Photos(kept, targets[keep], [self._tokens(file) for file in kept])
+    def _photos(self, files: list[Path], targets: Targets) -> Photos:
+        keep = targets.readable.nonzero().flatten()
+        return Photos([files[i] for i in keep.tolist()], targets.cls[keep], self._tokens(targets.sizes[keep]))
 
-    def _tokens(self, file: Path) -> int:
-        """Patches of a photograph at training size, before merging."""
-        height, width = image_size(file) or (self.max_size, self.max_size)
-        scale = min(1.0, self.max_size / min(height, width))
-        return int(height * scale) // self.patch_size * (int(width * scale) // self.patch_size)
+    def _tokens(self, sizes: Tensor) -> list[int]:
+        """Patches of photographs of ``sizes (n, 2)`` pixels at training size, before merging."""
+        scale = (self.max_size / sizes.double().amin(1, keepdim=True)).clamp(max=1)
+        return ((sizes * scale).long() // self.patch_size).prod(1).tolist()
 
     def _built(self, photos: Photos | None) -> Photos:
         if photos is None:
@@ -208,7 +202,7 @@ class QlipDataModule(L.LightningDataModule):
         repeated = Photos(photos.files * self.repeats, photos.targets.repeat(self.repeats, 1), [])
         dataset = TrainingPhotos(repeated, self.max_size, self.merge, self.patch_size)
         sampler = self.train_sampler()
-        return self._loader(dataset, collate_training, batch_sampler=sampler)
+        return self._loader(dataset, TrainBatch.collate, batch_sampler=sampler)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Squares of each of ``val_sizes``, one list of batches a step."""
@@ -232,4 +226,5 @@ class QlipDataModule(L.LightningDataModule):
 
     def _loader(self, dataset: Dataset[Any], collate: Any, **kwargs: Any) -> DataLoader[Any]:
         pin = torch.cuda.is_available()
+        collate = partial(collate, tokens_at_once=self.tokens_at_once)
         return DataLoader(dataset, collate_fn=collate, num_workers=self.workers, pin_memory=pin, **kwargs)

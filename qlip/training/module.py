@@ -1,6 +1,7 @@
 """Training the coordinate MLP for a frozen CLIP: the step, the losses, the optimiser (section 3.3 of the paper)."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal
@@ -10,13 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.checkpoint import checkpoint
 from torchmetrics import MeanMetric
 
 from qlip.core.bias import position_gradient_norms
 from qlip.core.position import PositionMLP
-from qlip.models.clip import QlipVisionModel, QlipVisionOutput, load_clip, position_table, solved_position
-from qlip.training.data import QlipDataModule, TrainBatch
-from qlip.training.targets import weights_digest
+from qlip.models.clip import QlipVisionModel, load_clip, position_table, solved_position
+from qlip.training.batch import Part, TrainBatch
+from qlip.training.data import QlipDataModule
+from qlip.training.parts import SumOfParts
+from qlip.training.targets import Share, weights_digest
 
 
 @dataclass(frozen=True)
@@ -67,9 +71,12 @@ class QlipModule(L.LightningModule):
         loss: The loss.
         lr: Learning rate of Adam.
         warmup: Share of all steps over which the learning rate rises; then it falls as a cosine.
+        recompute_activations: Keep only the input of each of the CLIP's layers and compute the rest again in the backward
+            pass: for large images, at half as much time again.
     """
 
     table: Tensor
+    grid: Tensor
 
     def __init__(
         self,
@@ -79,10 +86,12 @@ class QlipModule(L.LightningModule):
         loss: LossConfig = LossConfig(),
         lr: float = 7.5e-5,
         warmup: float = 0.01,
+        recompute_activations: bool = False,
     ) -> None:
         super().__init__()
         mlp, loss = _revive(MLPConfig, mlp), _revive(LossConfig, loss)
-        self.save_hyperparameters(  # plain values: checkpoints are only ever loaded with weights_only=True
+        # Plain values: checkpoints are only ever loaded with weights_only=True. What changes no result is not among them.
+        self.save_hyperparameters(
             {
                 "backbone": backbone,
                 "revision": revision,
@@ -103,7 +112,11 @@ class QlipModule(L.LightningModule):
             position = solved_position(self.table, **architecture)
         else:
             position = PositionMLP(self.table.shape[-1], self.table.shape[0], **architecture)
+        self.register_buffer("grid", position.training_grid().flatten(0, 1), persistent=False)
         self.vision = QlipVisionModel.from_clip(self.clip, position)
+        if recompute_activations:  # transformers' own switch works in training mode only, and the CLIP is never in it
+            for layer in self.vision.encoder.layers:
+                layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
 
     @property
     def position(self) -> PositionMLP:
@@ -117,7 +130,7 @@ class QlipModule(L.LightningModule):
         return self
 
     def setup(self, stage: str) -> None:
-        """Have the frozen CLIP set the targets, on rank 0 first so that the others find them in the cache."""
+        """Have the frozen CLIP set the targets, each rank its share of those that are not in the cache."""
         trainer: Any = self.trainer
         data = trainer.datamodule
         if not isinstance(data, QlipDataModule):
@@ -126,13 +139,9 @@ class QlipModule(L.LightningModule):
         self.cosines: Any = nn.ModuleDict({f"cos_cls_{size}": MeanMetric() for size in data.val_sizes})
         self.cls_losses = MeanMetric()
         self.clip.to(trainer.strategy.root_device)
-        config = self.clip.config
         digest = f"{weights_digest(self.clip)}-{self.loss.target}"
-        build = partial(data.build, self.encode_standard, digest, config.image_size, config.patch_size)
-        if trainer.is_global_zero:
-            build()
-        trainer.strategy.barrier("targets")
-        build()
+        share = Share(trainer.global_rank, trainer.world_size, partial(trainer.strategy.barrier, "targets"))
+        data.build(self.encode_standard, digest, self.clip.config.image_size, self.clip.config.patch_size, share)
 
     @torch.no_grad()
     def encode_standard(self, pixels: Tensor) -> Tensor:
@@ -141,35 +150,66 @@ class QlipModule(L.LightningModule):
 
     def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
         """L_cls + gamma R on one ragged batch (eqs. 3 to 5)."""
-        positions = self.position(batch.patches.coords)
-        cls = self._cls(self.vision(batch.patches, positions=positions))
-        l_cls = self._cls_loss(cls, batch.target)
-        l1, l2 = self.position.residual(self.table)
-        loss = l_cls + self.loss.gamma * l1
-        values = {"loss": loss, "l_cls": l_cls, "residual_l1": l1, "residual_l2": l2}
         trainer: Any = self.trainer
-        if self.global_step % trainer.log_every_n_steps == 0:
-            values |= self._diagnostics(cls, batch, positions)
-        self.log_dict({f"train/{k}": v.detach() for k, v in values.items()}, batch_size=len(batch.patches))
-        self.log_dict({"l_cls": l_cls.detach(), "R": l1.detach()}, prog_bar=True, logger=False)
-        return loss
-
-    def _diagnostics(self, cls: Tensor, batch: TrainBatch, positions: Tensor) -> dict[str, Tensor]:
-        """What is worth a backward pass of its own now and then, but not at every step."""
-        mask = batch.patches.mask.float()
-        return {
-            "position_grad_norm": position_gradient_norms(cls, batch.target, positions).mean(),
-            "tokens_per_image": mask.sum(1).mean(),
-            "padding_waste": 1 - mask.mean(),
-            "offgrid": mask.new_tensor(self.position.offgrid(self.table)),
+        every = trainer.log_every_n_steps
+        if not every or (self.global_step + 1) % every:  # not a step that Lightning logs; a GPU need not wait for us
+            return self.losses(batch)["loss"]
+        norms: list[Tensor] = []
+        losses = self.losses(batch, norms)
+        values: dict[str, Any] = {name: value.detach() for name, value in losses.items()}
+        values |= {
+            "position_grad_norm": torch.cat(norms).mean(),
+            "tokens_per_image": batch.tokens / len(batch),
+            "padding_waste": batch.padding_waste,
+            "offgrid": self.position.offgrid(self.table),
         }
+        self.log_dict({f"train/{name}": value for name, value in values.items()}, batch_size=len(batch))
+        # The bar reads its numbers at every step; on the host they cost nothing.
+        bar = {"l_cls": values["l_cls"].cpu(), "R": values["residual_l1"].cpu()}
+        self.log_dict(bar, prog_bar=True, logger=False, batch_size=len(batch))
+        return losses["loss"]
+
+    def losses(self, batch: TrainBatch, norms: list[Tensor] | None = None) -> dict[str, Tensor]:
+        """The loss of a batch and its terms, the parts of the batch one after the other.
+
+        Args:
+            batch: The batch.
+            norms: Gets the interpolation bias (eq. 1) of each image, ``(B,)`` a part, at the price of a second backward
+                pass.
+        """
+        # One evaluation of the network: each coordinate of the batch once, and with them the grid that R looks at.
+        positions = self.position(torch.cat([batch.coords, self.grid]))
+        rows, on_grid = positions.split([len(batch.coords), len(self.grid)])
+        l_cls: Any = SumOfParts.apply(partial(self._cls_losses, batch, norms), rows)
+        difference = on_grid - self.table.flatten(0, 1)
+        l1, l2 = difference.abs().mean(), difference.square().mean()
+        return {"loss": l_cls + self.loss.gamma * l1, "l_cls": l_cls, "residual_l1": l1, "residual_l2": l2}
+
+    def _cls_losses(self, batch: TrainBatch, norms: list[Tensor] | None, rows: Tensor) -> Iterator[Tensor]:
+        """Share of each part in L_cls, given the positions ``(U, D)`` of the batch's coordinates."""
+        for part in batch.parts:
+            positions = F.embedding(part.row, rows)
+            cls = self._cls(part, positions)
+            if norms is not None:
+                norms.append(position_gradient_norms(cls, part.target, positions))
+            yield self._cls_loss(cls, part.target) * (len(part) / len(batch))
+
+    def _cls(self, part: Part, positions: Tensor) -> Tensor:
+        """[CLS] outputs ``(B, E)`` of a part, given the positions ``(B, N, D)`` of its tokens."""
+        return getattr(self.vision(part.patches, positions=positions), self.loss.target)
+
+    def _evaluate(self, batch: TrainBatch) -> tuple[Tensor, Tensor]:
+        """[CLS] outputs of a whole batch, and their targets, ``(B, E)`` each."""
+        rows = self.position(batch.coords)
+        cls = torch.cat([self._cls(part, F.embedding(part.row, rows)) for part in batch.parts])
+        return cls.float(), torch.cat([part.target for part in batch.parts])
 
     def validation_step(self, batch: list[TrainBatch], batch_idx: int) -> None:
         """Cosine of [CLS] at several sizes with the frozen CLIP's at its own."""
         for mean, view in zip(self.cosines.values(), batch, strict=True):
-            cls = self._cls(self.vision(view.patches)).float()
-            self.cls_losses.update(self._cls_loss(cls, view.target), weight=len(cls))
-            mean.update(F.cosine_similarity(cls, view.target))
+            cls, target = self._evaluate(view)
+            self.cls_losses.update(self._cls_loss(cls, target), weight=len(cls))
+            mean.update(F.cosine_similarity(cls, target))
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over all ranks, R, and how far from bicubic the network is where R does not look."""
@@ -192,10 +232,7 @@ class QlipModule(L.LightningModule):
 
     def predict_step(self, batch: list[TrainBatch], batch_idx: int) -> list[Tensor]:
         """[CLS] outputs ``(B, E)``, one tensor a validation size."""
-        return [self._cls(self.vision(view.patches)) for view in batch]
-
-    def _cls(self, output: QlipVisionOutput) -> Tensor:
-        return getattr(output, self.loss.target)
+        return [self._evaluate(view)[0] for view in batch]
 
     def _cls_loss(self, cls: Tensor, target: Tensor) -> Tensor:
         if self.loss.cls_loss == "mse":
@@ -203,8 +240,8 @@ class QlipModule(L.LightningModule):
         return (cls.float() - target).norm(dim=-1).mean()
 
     def configure_optimizers(self) -> Any:
-        """Adam on the MLP alone, warm-up and cosine over all steps of the run."""
-        optimizer = torch.optim.Adam(self.position.parameters(), lr=self.lr)
+        """Adam on the MLP alone in one kernel, warm-up and cosine over all steps of the run."""
+        optimizer = torch.optim.Adam(self.position.parameters(), lr=self.lr, fused=True)
         trained = {id(p) for p in self.position.parameters()}
         assert trained == {id(p) for p in self.parameters() if p.requires_grad}
         total = self._total_steps()

@@ -4,8 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import Tensor
 
+from qlip.core.patches import PatchBatch
+from qlip.core.quadtree import Quadtree
 from qlip.models.synthetic import random_clip
 
 
@@ -24,6 +28,18 @@ def draw_photos(folder: Path, count: int, seed: int = 0) -> Path:
         noise = rng.integers(0, 255, (6, 6, 3), dtype=np.uint8)
         Image.fromarray(noise).resize((int(width), int(height))).save(folder / f"{i:02}.png")
     return folder
+
+
+def cut_images(*grids: tuple[int, int], width: int, seed: int = 0) -> list[tuple[PatchBatch, Tensor]]:
+    """Noise of ``(h, w)`` patches each, some of it merged, with targets ``(width,)``."""
+    generator, items = torch.Generator().manual_seed(seed), []
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for h, w in grids:
+            image = torch.randn(3, 14 * h, 14 * w, generator=generator)
+            (leaves,) = Quadtree(0.4, "random").batch(image[None])
+            items.append((PatchBatch.from_image(image, leaves), torch.randn(width, generator=generator)))
+    return items
 
 
 @pytest.fixture(scope="session")

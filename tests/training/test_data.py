@@ -68,19 +68,24 @@ def test_an_item_follows_from_its_seed_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_same_seed_same_batches_whatever_the_workers(photos: Path, tmp_path: Path, workers: int) -> None:
     data = built(photos, tmp_path)
-    reference = [batch.patches.coords for batch in data.train_dataloader()]
+    reference = [batch.parts[0].patches.coords for batch in data.train_dataloader()]
     data.workers = workers
     torch.manual_seed(123)
-    coords = [batch.patches.coords for batch in data.train_dataloader()]
+    coords = [batch.parts[0].patches.coords for batch in data.train_dataloader()]
     assert all(torch.equal(a, b) for a, b in zip(reference, coords, strict=True))
 
 
-def test_targets_belong_to_their_photographs(photos: Path, tmp_path: Path) -> None:
-    data = built(photos, tmp_path, merge=0.0)
+@pytest.mark.parametrize("tokens_at_once", [None, 1])
+def test_targets_belong_to_their_photographs(photos: Path, tmp_path: Path, tokens_at_once: int | None) -> None:
+    data = built(photos, tmp_path, merge=0.0, tokens_at_once=tokens_at_once)
     assert data.train is not None
-    sampler = data.train_sampler()
-    for draws, batch in zip(sampler, data.train_dataloader(), strict=True):
-        assert torch.equal(batch.target, data.train.targets[[d.index for d in draws]])
+    parts = set()
+    for draws, batch in zip(data.train_sampler(), data.train_dataloader(), strict=True):
+        target = torch.cat([part.target for part in batch.parts])
+        assert torch.equal(target, data.train.targets[[d.index for d in draws]])
+        assert batch.tokens == sum(data.train.tokens[d.index] for d in draws)  # also: the sampler knows the lengths
+        parts.add(len(batch.parts))
+    assert parts == ({1} if tokens_at_once is None else {2})
 
 
 def test_validation_shows_squares_of_every_size(photos: Path, tmp_path: Path) -> None:
@@ -89,7 +94,7 @@ def test_validation_shows_squares_of_every_size(photos: Path, tmp_path: Path) ->
     views, target = ValidationPhotos(data.val, data.val_sizes, 14)[1]
     assert [len(view.coords[0]) for view in views] == [9, 36]
     assert torch.equal(target, data.val.targets[1])
-    assert sum(len(batch[0].patches) for batch in data.val_dataloader()) == 3
+    assert sum(len(batch[0]) for batch in data.val_dataloader()) == 3
 
 
 def test_val_limit_takes_evenly_spaced_photographs(tmp_path: Path) -> None:
@@ -114,6 +119,11 @@ def test_unreadable_photographs_are_left_out_and_reported(tmp_path: Path, caplog
 
 def test_repeats_lengthen_the_epoch(photos: Path, tmp_path: Path) -> None:
     assert len(built(photos, tmp_path, repeats=3).train_sampler()) == 3 * len(built(photos, tmp_path).train_sampler())
+
+
+def test_tokens_at_once_must_be_positive() -> None:
+    with pytest.raises(ValueError, match="tokens_at_once: got 0"):
+        QlipDataModule("samples", tokens_at_once=0)
 
 
 @pytest.mark.parametrize("merge", [-0.1, 1.5, (0.3, 0.1)])

@@ -1,34 +1,32 @@
 import math
+from dataclasses import replace
 
 import lightning as L
 import pytest
 import torch
 import torch.nn.functional as F
 
-from qlip.core.patches import PatchBatch
-from qlip.core.quadtree import Quadtree
+from qlip.training.batch import TrainBatch
 from qlip.training.callbacks import ResidualProjection
-from qlip.training.data import QlipDataModule, TrainBatch
+from qlip.training.data import QlipDataModule
 from qlip.training.module import LossConfig, MLPConfig, QlipModule, warmup_cosine
+from tests.training.conftest import cut_images
 
 SMALL = MLPConfig(hidden=32, depth=2, fourier=8)
 
 
 @pytest.fixture(scope="module")
 def batch() -> TrainBatch:
-    torch.manual_seed(0)
-    images = [torch.randn(3, 14 * h, 14 * w) for h, w in ((4, 6), (5, 3))]
-    tree = Quadtree(0.4, "random")
-    return TrainBatch(
-        PatchBatch.collate(PatchBatch.from_image(x, tree.batch(x[None])[0]) for x in images), torch.randn(2, 16)
-    )
+    return TrainBatch.collate(cut_images((4, 6), (5, 3), width=16))
 
 
 class Recorder(L.Trainer):
     """Just enough of a trainer for a step outside a fit."""
 
     def __init__(self) -> None:
-        super().__init__(logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu")
+        super().__init__(
+            logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu", log_every_n_steps=1
+        )
 
 
 def attached(module: QlipModule, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
@@ -50,12 +48,13 @@ def test_the_loss_is_that_of_the_paper(
     loss = LossConfig(gamma=3.0, cls_loss=cls_loss, target=target)
     module = QlipModule(clip_folder, mlp=MLPConfig(32, 2, 8, init="random"), loss=loss)
     if target == "pooler_output":
-        batch = TrainBatch(batch.patches, torch.randn(2, 32))
+        batch = replace(batch, parts=(replace(batch.parts[0], target=torch.randn(2, 32)),))
     logged = attached(module, monkeypatch)
     total = module.training_step(batch, 0)
-    cls = getattr(module.vision(batch.patches), target)
+    (part,) = batch.parts
+    cls = getattr(module.vision(part.patches), target)
     slow_cls = (
-        (cls - batch.target).pow(2).mean() if cls_loss == "mse" else (cls - batch.target).pow(2).sum(1).sqrt().mean()
+        (cls - part.target).pow(2).mean() if cls_loss == "mse" else (cls - part.target).pow(2).sum(1).sqrt().mean()
     )
     n = module.position.grid
     table, slow_r = module.table, 0.0
@@ -85,14 +84,15 @@ def test_the_logged_gradient_norm_is_the_interpolation_bias_of_the_batch(
     module = QlipModule(clip_folder, mlp=SMALL)
     logged = attached(module, monkeypatch)
     module.training_step(batch, 0)
-    positions = module.position(batch.patches.coords).detach().requires_grad_()
-    cosine = F.cosine_similarity(module.vision(batch.patches, positions=positions).image_embeds, batch.target)
+    (part,) = batch.parts
+    positions = module.position(part.patches.coords).detach().requires_grad_()
+    cosine = F.cosine_similarity(module.vision(part.patches, positions=positions).image_embeds, part.target)
     (gradient,) = torch.autograd.grad(cosine.sum(), positions)
     assert logged["train/position_grad_norm"].item() == pytest.approx(
         gradient.flatten(1).norm(dim=1).mean().item(), rel=1e-4
     )
-    assert logged["train/tokens_per_image"].item() == batch.patches.mask.sum().item() / 2
-    assert logged["train/padding_waste"].item() == pytest.approx(1 - batch.patches.mask.float().mean().item())
+    assert logged["train/tokens_per_image"] == part.patches.mask.sum().item() / 2
+    assert logged["train/padding_waste"] == pytest.approx(1 - part.patches.mask.float().mean().item())
 
 
 def test_warm_up_and_cosine() -> None:
@@ -105,10 +105,12 @@ def test_warm_up_and_cosine() -> None:
 def test_the_mlp_stays_in_float32_under_autocast(clip_folder: str, batch: TrainBatch) -> None:
     module = QlipModule(clip_folder, mlp=SMALL)
     with torch.autocast("cpu", torch.bfloat16):
-        positions = module.position(batch.patches.coords)
-        output = module.vision(batch.patches)
+        positions = module.position(batch.coords)
+        output = module.vision(batch.parts[0].patches)
+        module.losses(batch)["loss"].backward()
     assert positions.dtype == torch.float32
-    assert torch.equal(positions, module.position(batch.patches.coords))
+    assert torch.equal(positions, module.position(batch.coords))
+    assert {p.grad.dtype for p in module.position.parameters()} == {torch.float32}
     assert output.image_embeds.dtype == torch.bfloat16
 
 
