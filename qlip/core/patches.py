@@ -108,6 +108,8 @@ class PatchBatch:
             ValueError: if there is nothing to put together, or patch sizes differ.
         """
         items = list(items)
+        if len(items) == 1:
+            return items[0]
         shapes = sorted({tuple(item.patches.shape[2:]) for item in items})
         if len(shapes) != 1:
             raise ValueError(f"items: got patches of shapes {shapes}; takes at least one item, all of one patch shape")
@@ -125,8 +127,34 @@ class PatchBatch:
     @classmethod
     def from_image(cls, image: Tensor, leaves: Leaves) -> "PatchBatch":
         """The batch of one image ``(3, H, W)`` cut at ``leaves``."""
-        patches, coords = patchify(image, leaves), leaves.coords()
-        return cls(patches[None], coords[None], torch.ones(1, len(leaves), dtype=torch.bool, device=image.device))
+        return cls._whole(patchify(image, leaves), leaves.coords())
+
+    @classmethod
+    def from_images(cls, images: Tensor, leaves: Sequence[Leaves]) -> "PatchBatch":
+        """The batch of images of one size, ``(B, 3, H, W)``, each cut at its leaves, as `Quadtree` returns them.
+
+        They are cut together, as one image B times as high: a GPU is waited for once for each size of leaves, whatever B.
+
+        Raises:
+            ValueError: if there are not as many leaves as images, or they belong to images of another shape.
+        """
+        grids = {each.grid for each in leaves}
+        if len(leaves) != len(images) or len(grids) != 1:
+            raise ValueError(
+                f"leaves: got those of {len(leaves)} images with grids {sorted(grids)} for {len(images)} images; pass the "
+                f"leaves of these very images"
+            )
+        (h, w), counts = grids.pop(), [len(each) for each in leaves]
+        row, col, size = (torch.cat([getattr(each, name) for each in leaves]) for name in ("row", "col", "size"))
+        below = torch.cat([each.row + i * h for i, each in enumerate(leaves)])
+        patches = patchify(images.transpose(0, 1).flatten(1, 2), Leaves(below, col, size, (len(images) * h, w)))
+        coords = Leaves(row, col, size, (h, w)).coords()
+        return cls.collate(map(cls._whole, patches.split(counts), coords.split(counts)))
+
+    @classmethod
+    def _whole(cls, patches: Tensor, coords: Tensor) -> "PatchBatch":
+        """The batch of one image's ``patches (N, 3, p, p)`` at ``coords (N, 2)``, nothing padded."""
+        return cls(patches[None], coords[None], patches.new_ones(1, len(patches), dtype=torch.bool))
 
     def to(
         self,

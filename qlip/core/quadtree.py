@@ -39,9 +39,9 @@ class Leaves:
 
         On a 24 x 24 grid of single patches this is the paper's ``(-1 + 2i/23, -1 + 2j/23)``. An axis of one patch is 0.
         """
-        centre = torch.stack([self.row, self.col], dim=-1).double() + ((self.size - 1) / 2)[:, None]
-        last = torch.tensor(self.grid, dtype=torch.float64, device=centre.device) - 1
-        return torch.where(last > 0, 2 * centre / last.clamp_min(1) - 1, torch.zeros_like(centre)).float()
+        half = (self.size - 1).double() / 2
+        axes = [(self.row + half, self.grid[0] - 1), (self.col + half, self.grid[1] - 1)]
+        return torch.stack([2 * centre / last - 1 if last else 0 * centre for centre, last in axes], dim=-1).float()
 
 
 @dataclass(frozen=True)
@@ -239,8 +239,8 @@ def _origins(levels: Tensor, roots: _Roots) -> Tensor:
 def _collect(levels: Tensor, roots: _Roots) -> list[Leaves]:
     """Turn the leaf level of every patch, ``(B, h, w)``, into the leaves of each image, in reading order."""
     origins = _origins(levels, roots)
-    _, row, col = origins.nonzero(as_tuple=True)
-    size = 1 << levels.masked_select(origins)
+    image, row, col = origins.nonzero(as_tuple=True)
+    size = 1 << levels[image, row, col]
     counts = origins.sum((1, 2)).tolist()
     parts = zip(row.split(counts), col.split(counts), size.split(counts), strict=True)
     return [Leaves(r, c, s, (roots.h, roots.w)) for r, c, s in parts]

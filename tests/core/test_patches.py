@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from qlip import PatchBatch, Quadtree, patchify
 from qlip.core.resample import resample
+from tests.counting import Waits
 
 
 def cut(seed: int, cover: str = "roots"):
@@ -102,6 +103,42 @@ def test_from_image_holds_patches_and_centres():
     assert torch.equal(batch.coords[0], leaves.coords())
     assert batch.mask.all()
     assert batch.num_tokens.tolist() == [len(leaves)]
+
+
+@pytest.mark.parametrize("cover", ["roots", "full"])
+def test_images_cut_together_equal_images_cut_one_by_one(cover):
+    images = torch.stack([reference.make_image(seed, 3, 11, 14) for seed in range(5)])
+    leaves = Quadtree(0.3, patch_size=3, cover=cover).batch(images)
+    assert len({len(each) for each in leaves}) > 2
+    together = PatchBatch.from_images(images, leaves)
+    apart = PatchBatch.collate(map(PatchBatch.from_image, images, leaves))
+    for name in ("patches", "coords", "mask"):
+        assert torch.equal(getattr(together, name), getattr(apart, name))
+
+
+def test_leaves_that_are_not_those_of_the_images_are_refused():
+    images, tree = torch.zeros(2, 3, 70, 70), Quadtree()
+    with pytest.raises(ValueError, match=r"those of 1 images with grids \[\(5, 5\)\] for 2 images"):
+        PatchBatch.from_images(images, tree.batch(images)[:1])
+    with pytest.raises(ValueError, match=r"grids \[\(4, 5\), \(5, 5\)\]"):
+        PatchBatch.from_images(images, [tree(images[0]), tree(torch.zeros(3, 56, 70))])
+    with pytest.raises(ValueError, match="pass the leaves of this very image"):
+        PatchBatch.from_images(images, tree.batch(torch.zeros(2, 3, 56, 70)))
+
+
+@pytest.mark.parametrize("tree", [Quadtree(0.3), Quadtree(max_tokens=90), Quadtree(0.3, cover="full")], ids=str)
+def test_a_device_is_waited_for_as_often_whatever_the_batch(tree):
+    def waits(count):
+        images = torch.stack([reference.make_image(seed, 14, 12, 17) for seed in range(count)])
+        with Waits() as seen:
+            PatchBatch.from_images(images, tree.batch(images))
+        return seen.seen()
+
+    waits(1)  # fills the caches of resampling matrices
+    few = waits(2)
+    assert few["tolist"] == 1  # it does count
+    assert waits(8) == few
+    assert sum(few.values()) <= 10
 
 
 def test_collate_pads_on_the_right():

@@ -1,14 +1,12 @@
 """Images side by side in one row against the same images padded, and what packing them saves, counted."""
 
 import copy
-from collections import Counter
 from functools import partial
 from itertools import pairwise
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface
@@ -17,10 +15,10 @@ import qlip.models.attention
 from qlip import PatchBatch, QlipVisionModel
 from qlip.models.attention import Rows, SideBySide
 from qlip.models.synthetic import random_clip
+from tests.counting import Operations, Waits
 
 COUNTS = (5, 33, 1, 18)
 LAYERS = 3
-PRODUCTS = {"aten.mm.default", "aten.addmm.default", "aten.linear.default"}
 
 
 def ragged(counts=COUNTS, seed=0) -> PatchBatch:
@@ -221,39 +219,6 @@ def test_lengths_are_no_mask_for_anything_else():
 # Counted, not timed: what must not creep back.
 
 
-class Operations(TorchDispatchMode):
-    """Counts the operations that reach torch's dispatcher, which on a GPU are the kernels that are launched."""
-
-    def __init__(self):
-        super().__init__()
-        self.counts = Counter()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.counts[str(func)] += 1
-        return func(*args, **(kwargs or {}))
-
-    def products(self) -> int:
-        return sum(self.counts[name] for name in PRODUCTS)
-
-    def attention(self) -> int:
-        return sum(count for name, count in self.counts.items() if "attention" in name)
-
-
-class Waits(TorchFunctionMode):
-    """Counts calls for which the host would have to wait for a GPU."""
-
-    NAMES = ("tolist", "item", "nonzero", "masked_select", "__bool__", "__int__", "__float__", "unique", "cpu", "numpy")
-
-    def __init__(self):
-        super().__init__()
-        self.counts = Counter()
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        if getattr(func, "__name__", "") in self.NAMES:
-            self.counts[func.__name__] += 1
-        return func(*args, **(kwargs or {}))
-
-
 def products_and_attention(model, batch) -> tuple[int, int]:
     with Operations() as operations, torch.no_grad():
         model(batch)
@@ -270,13 +235,16 @@ def test_a_ragged_batch_takes_as_many_matrix_products_as_one_image():
 
 @torch.no_grad()
 def test_encoding_waits_for_the_device_as_often_whatever_the_batch():
-    def waits(*counts):
-        with Waits() as seen:
-            tower()(ragged(counts))
-        return seen.counts
+    model = tower()
 
-    assert waits(4, 9) == waits(*range(2, 10)) == {"tolist": 1, "nonzero": 2}
-    assert waits(9, 9) == waits(*[9] * 8) == {"tolist": 1}
+    def waits(*counts):
+        batch = ragged(counts)
+        with Waits() as seen:
+            model(batch)
+        return seen.seen()
+
+    assert waits(4, 9) == waits(*range(2, 10)) == {"tolist": 1, "nonzero": 2, "tensor": 1}
+    assert waits(9, 9) == waits(*[9] * 8) == {"tolist": 1, "tensor": 1}
 
 
 def kept_for_backward(model, batch) -> int:
