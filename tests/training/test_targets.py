@@ -137,6 +137,19 @@ def test_a_killed_computation_leaves_whole_files_and_goes_on_behind_them(tmp_pat
     assert encoder.images == 20 - 12  # three whole files of the 14 images
 
 
+def test_a_file_that_is_not_written_to_its_end_does_not_count(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def half(tensors: dict[str, Tensor], path: Path, meta: dict[str, str]) -> None:
+        path.write_bytes(b"half a file")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("qlip.training.targets.save_file", half)
+    with pytest.raises(KeyboardInterrupt):
+        compute(CountingEncoder(), files, tmp_path / "cache")
+    assert not list((tmp_path / "cache").glob("*.safetensors"))
+
+
 def test_photographs_that_are_added_leave_the_others_in_the_cache(tmp_path: Path) -> None:
     files, encoder = sorted(draw_photos(tmp_path / "photos", 10).glob("*")), CountingEncoder()
     compute(encoder, files[:8], tmp_path / "cache", block=4)
