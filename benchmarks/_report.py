@@ -1,4 +1,4 @@
-"""What the benchmarks share: photographs, a stopwatch, and a section each in docs/performance.md."""
+"""What the benchmarks share: photographs, a stopwatch, and a section each in a page of docs/."""
 
 import os
 import re
@@ -41,6 +41,18 @@ def milliseconds(function: Callable[[], object], repeats: int) -> float:
     return 1000 * best
 
 
+def seconds(step: Callable[[], object], device: str, repeats: int) -> float:
+    """Seconds of a step, best of ``repeats``; on a CPU of processor time. A step ends by reading its loss."""
+    if device == "cpu":
+        return milliseconds(step, repeats) / 1000
+    best = float("inf")
+    for _ in range(1 + repeats):
+        start = time.perf_counter()
+        step()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
 def machine(device: str = "cpu") -> str:
     """The machine in words."""
     where = f"{os.cpu_count()} CPU cores" if device == "cpu" else torch.cuda.get_device_name(device)
@@ -53,11 +65,25 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *rows))
 
 
-def write_section(name: str, text: str) -> None:
-    """Replace the section between ``<!-- name -->`` and ``<!-- /name -->`` of docs/performance.md, or append it."""
+def write_section(name: str, text: str, page: Path = REPORT) -> None:
+    """Replace the section between ``<!-- name -->`` and ``<!-- /name -->`` of a page, or append it."""
     section = f"<!-- {name} -->\n{text.strip()}\n<!-- /{name} -->"
-    report = REPORT.read_text() if REPORT.exists() else "# Performance\n"
+    report = page.read_text() if page.exists() else "# Performance\n"
     report, found = re.subn(f"<!-- {name} -->.*?<!-- /{name} -->", lambda _: section, report, flags=re.DOTALL)
-    REPORT.parent.mkdir(exist_ok=True)
-    REPORT.write_text(report if found else f"{report.rstrip()}\n\n{section}\n")
-    print(f"{text.strip()}\n\nwritten to {REPORT.relative_to(REPORT.parents[1])}")
+    page.parent.mkdir(exist_ok=True)
+    page.write_text(report if found else f"{report.rstrip()}\n\n{section}\n")
+    print(f"{text.strip()}\n\nwritten to {page.relative_to(page.parents[1])}")
+
+
+def write_for(device: str, name: str, text: str) -> None:
+    """Write a section for this kind of machine; the other kind keeps its own, or says that there is none yet."""
+    report = REPORT.read_text() if REPORT.exists() else ""
+    for kind in ("cpu", "cuda"):
+        if kind == device:
+            write_section(f"{name}_{kind}", text)
+        elif f"<!-- {name}_{kind} -->" not in report:
+            title = text.strip().splitlines()[0].rsplit(",", 1)[0]
+            where = "CPU" if kind == "cpu" else "GPU"
+            write_section(
+                f"{name}_{kind}", f"{title}, {where}\n\nNot measured yet: `python benchmarks/{name}.py` there."
+            )

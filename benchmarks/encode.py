@@ -13,10 +13,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from _report import REPORT, machine, photograph, table
+from _report import REPORT, machine, photograph, seconds, table, write_for
 from matplotlib.figure import Figure
 from torch import Tensor
-from train_step import seconds, write_for
 from transformers import CLIPVisionModel
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.models.clip.modeling_clip import CLIPVisionEmbeddings

@@ -10,9 +10,8 @@ from io import BytesIO
 from typing import Any
 
 import torch
-from _report import PHOTOGRAPHS, machine, milliseconds, photograph, table, write_section
+from _report import PHOTOGRAPHS, machine, milliseconds, photograph, seconds, table, write_section
 from PIL import Image
-from train_step import seconds
 
 from qlip import PatchBatch, QlipImageProcessor, Quadtree
 from qlip.models.images import normalise, to_rgb

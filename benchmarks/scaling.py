@@ -16,9 +16,9 @@ from typing import Any
 
 import lightning as L
 import torch
-from _report import machine, table
+from _report import machine, table, write_for
 from torch import Tensor
-from train_step import Shape, apart, shape_and_repeats, write_for, write_photographs
+from train_step import Shape, apart, shape_and_repeats, write_photographs
 
 from qlip.models.synthetic import random_clip
 from qlip.training.data import QlipDataModule

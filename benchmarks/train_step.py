@@ -7,17 +7,15 @@ process of its own.
 import argparse
 import multiprocessing
 import tempfile
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import _report
 import skimage.data
 import torch
 import torch.nn.functional as F
-from _report import PHOTOGRAPHS, machine, milliseconds, table, write_section
+from _report import PHOTOGRAPHS, machine, seconds, table, write_for
 from PIL import Image
 from torch import Tensor
 
@@ -143,18 +141,6 @@ def memory(device: str) -> tuple[int, int]:
     return used, most
 
 
-def seconds(step: Callable[[], object], device: str, repeats: int) -> float:
-    """Seconds of a step, best of ``repeats``; on a CPU of processor time. A step ends by reading its loss."""
-    if device == "cpu":
-        return milliseconds(step, repeats) / 1000
-    best = float("inf")
-    for _ in range(1 + repeats):
-        start = time.perf_counter()
-        step()
-        best = min(best, time.perf_counter() - start)
-    return best
-
-
 def measure(way: str, shape: Shape, files: list[Path], device: str, repeats: int) -> tuple[float, float, float]:
     """Loss of the first step, images per second, and gigabytes that the step adds to weights and batch."""
     torch.set_num_threads(1 if device == "cpu" else torch.get_num_threads())
@@ -188,20 +174,6 @@ def apart(way: str, *arguments: object) -> tuple[float, float, float]:
     """`measure` in a fresh process, so that no way finds the memory of another."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
         return process.submit(measure, way, *arguments).result()
-
-
-def write_for(device: str, name: str, text: str) -> None:
-    """Write a section for this kind of machine; the other kind keeps its own, or says that there is none yet."""
-    report = _report.REPORT.read_text() if _report.REPORT.exists() else ""
-    for kind in ("cpu", "cuda"):
-        if kind == device:
-            write_section(f"{name}_{kind}", text)
-        elif f"<!-- {name}_{kind} -->" not in report:
-            title = text.strip().splitlines()[0].rsplit(",", 1)[0]
-            where = "CPU" if kind == "cpu" else "GPU"
-            write_section(
-                f"{name}_{kind}", f"{title}, {where}\n\nNot measured yet: `python benchmarks/{name}.py` there."
-            )
 
 
 def shape_and_repeats() -> tuple[Shape, int, str]:
