@@ -18,6 +18,7 @@ FLOORS = [
     {"viz"},
     {"zoo"},
     {"convert"},
+    {"pocket"},
     {"training", "evaluation"},
     {"__init__"},
     {"cli"},
