@@ -15,6 +15,7 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 import qlip
 from qlip.models.images import read_image
 from qlip.models.pixels import unpack_leaves
+from qlip.models.shipped import shipped
 from qlip.viz import draw_leaves
 
 
@@ -24,7 +25,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("image", type=Path)
     parser.add_argument("question")
     parser.add_argument(
-        "--model", default="llava-hf/llava-1.5-7b-hf", help="Hub id or folder of a LLaVA with a CLIP tower"
+        "--model",
+        default="llava-hf/llava-1.5-7b-hf",
+        help="Hub id or folder of a LLaVA with a CLIP tower, or pocket-llava",
     )
     parser.add_argument("--position", default="solve", help="solve, bicubic, bilinear, or anything qlip.load takes")
     parser.add_argument("--size", type=int, default=672, help="shortest edge in pixels; 0 for the native size")
@@ -47,8 +50,9 @@ def main() -> None:
     args = arguments()
     picture = read_image(args.image)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = LlavaForConditionalGeneration.from_pretrained(args.model, dtype="auto").to(device)
-    processor = AutoProcessor.from_pretrained(args.model)
+    source = shipped(args.model)
+    model = LlavaForConditionalGeneration.from_pretrained(source, dtype="auto").to(device)
+    processor = AutoProcessor.from_pretrained(source)
     quadtree = qlip.Quadtree(args.alpha, max_tokens=args.max_tokens, patch_size=model.config.vision_config.patch_size)
     model, processor = qlip.convert(model, processor, position=args.position, quadtree=quadtree, size=args.size or None)
     prompt = f"USER: <image>\n{args.question} ASSISTANT:"

@@ -14,6 +14,7 @@ from qlip.core.patches import PatchBatch
 from qlip.core.position import Position, PositionMLP, TableMode, TablePosition
 from qlip.models.attention import Rows
 from qlip.models.offload import onloaded
+from qlip.models.shipped import shipped
 from qlip.models.synthetic import random_clip_from_name
 
 Clip = CLIPModel | CLIPVisionModel | CLIPVisionModelWithProjection
@@ -182,7 +183,8 @@ def solved_position(table: Tensor, **architecture: int | float) -> PositionMLP:
 def load_clip(name: str, revision: str | None = None) -> CLIPVisionModel | CLIPVisionModelWithProjection:
     """Load the vision side of a Hugging Face CLIP, by Hub id or from a local folder, with its projection if it has one.
 
-    ``random:<width>x<layers>`` builds one with random weights, see `qlip.models.synthetic`.
+    ``random:<width>x<layers>`` builds one with random weights, see `qlip.models.synthetic`; ``pocket-clip`` comes with
+    the package, see `qlip.models.shipped`. The weights are float32, whatever they are stored as.
 
     Raises:
         OSError: if it cannot be found.
@@ -190,6 +192,7 @@ def load_clip(name: str, revision: str | None = None) -> CLIPVisionModel | CLIPV
     """
     if name.startswith("random:"):
         return random_clip_from_name(name)
+    name = shipped(name)
     try:
         config = AutoConfig.from_pretrained(name, revision=revision)
     except OSError as error:
@@ -204,7 +207,9 @@ def load_clip(name: str, revision: str | None = None) -> CLIPVisionModel | CLIPV
     if config.model_type == "clip":  # a whole CLIP says the width of its projection once, for both sides
         config.vision_config.projection_dim = config.projection_dim
         config = config.vision_config
-    loaded: Any = kind.from_pretrained(name, config=config, revision=revision or "main", output_loading_info=True)
+    loaded: Any = kind.from_pretrained(
+        name, config=config, revision=revision or "main", dtype=torch.float32, output_loading_info=True
+    )
     clip, report = loaded
     if report["missing_keys"]:  # transformers only warns, and makes them up
         raise ValueError(f"backbone: {name!r} lacks the weights {', '.join(sorted(report['missing_keys']))}")

@@ -65,5 +65,6 @@ _ENTRIES = [
         "solve:laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
         "OpenCLIP H/14 at 224 px, 16 x 16 grid",
     ),
+    Entry("pocket-clip", "solve:pocket-clip", "the small CLIP that comes with qlip, 112 px, 8 x 8 grid: no download"),
 ]
 REGISTRY: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}
