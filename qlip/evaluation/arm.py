@@ -11,12 +11,13 @@ from torch import Tensor
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from qlip.convert import convert, restore
-from qlip.core.quadtree import Quadtree
+from qlip.core.quadtree import Cover, Quadtree
 from qlip.evaluation.benchmarks.base import Style
 from qlip.models.converted import Converted
 from qlip.models.images import ImageLike, pad_to_square, to_rgb
 from qlip.models.position_file import POSITION_FILE, read_position
 from qlip.models.processing import Crop
+from qlip.models.shipped import shipped
 
 Baseline = Literal["crop", "pad"]
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -51,6 +52,8 @@ class Vision:
     """Token budget, in place of alpha."""
     criterion: str = "derivative"
     """Split criterion."""
+    cover: Cover = "roots"
+    """``full`` lets the borders merge too; the paper leaves them whole."""
     seed: int = 0
     """Of the random criterion."""
 
@@ -136,7 +139,7 @@ def load_arm(source: str, vision: Vision, revision: str | None = None, dtype: Dt
     """Load a model once, and convert it or put it back as the arm demands.
 
     Args:
-        source: Hub id or folder of a LLaVA, converted before or not.
+        source: Hub id or folder of a LLaVA, converted before or not, or ``pocket-llava``.
         vision: How the arm sees.
         revision: Of a Hub id.
         dtype: Of the weights.
@@ -145,13 +148,14 @@ def load_arm(source: str, vision: Vision, revision: str | None = None, dtype: Dt
         OSError: if there is no such model.
         ValueError: if an option is not taken.
     """
+    source = shipped(source)
     model, processor = _load(source, revision, dtype)
     if isinstance(model, Converted):
         restore(model)
     if vision.baseline:
         return Arm(model, processor, vision)
     patch = model.config.vision_config.patch_size
-    tree = Quadtree(vision.alpha, vision.criterion, vision.max_tokens, patch)
+    tree = Quadtree(vision.alpha, vision.criterion, vision.max_tokens, patch, vision.cover)
     position = find_position(source, vision.position)
     model, processor = convert(model, processor, position=position, quadtree=tree, size=vision.size, crop=vision.crop)
     return Arm(model, processor, vision)

@@ -127,6 +127,22 @@ def selection(
     return figure
 
 
+def criteria(title: str, metric: str, lines: Mapping[str, Curve], baseline: float | None) -> Figure:
+    """Criteria against each other at equal budgets (the paper's open question 2), a line a criterion."""
+    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for name, curve in lines.items():
+        colour = {"derivative": QLIP, "random": RANDOM}.get(name)
+        axes.plot(curve.x, curve.y.mean(0), "o-", ms=3.5, lw=1.3, color=colour, label=name)
+    if baseline is not None:
+        axes.axhline(baseline, color=BASELINE, lw=1, ls="--", label="stock model")
+    _tokens_axis(axes, [x for curve in lines.values() for x in curve.x])
+    axes.set_ylabel(metric)
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
 def accuracy_over_size(
     title: str, metric: str, lines: Mapping[str, tuple[Array, Array]], baseline: float | None
 ) -> Figure:

@@ -26,7 +26,7 @@ class QlipLlava(lmms):
         dtype: Of the weights.
         device: Where to compute.
         batch_size: Questions in a batch.
-        vision: Fields of `Vision`: baseline, position, size, crop, alpha, max_tokens, criterion, seed.
+        vision: Fields of `Vision`: baseline, position, size, crop, alpha, max_tokens, criterion, cover, seed.
     """
 
     def __init__(

@@ -118,6 +118,9 @@ def group_figures(group: Group, stem: str) -> Iterator[Part]:
         if chance:
             title = f"{group.name}: {criterion} and random selection (as figures 7, 18, 19)"
             yield f"{name}-random", figures.selection(title, metric, ours, figures.curves(chance), stock, "tokens")
+    for size, lines in _budget_lines(kinds).items():
+        title = f"{group.name}: criteria at equal token budgets, {size}{' px' if size != 'native' else ''}"
+        yield f"{stem}-criteria-{size}", figures.criteria(title, metric, lines, stock)
     for index, grid in enumerate(tables.grids(group)):
         if grid.score.size > 1:
             table = grid.table(f"{stem}-grid{index}")
@@ -162,6 +165,16 @@ def _uncut_lines(kinds: dict[tuple[str, str, str], list[Result]]) -> dict[str, t
             name = f"{position}{', square' if crop == 'square' else ''}"
             lines[name] = (np.array([size for size, _ in points]), np.array([value for _, value in points]))
     return lines
+
+
+def _budget_lines(kinds: dict[tuple[str, str, str], list[Result]]) -> dict[int | str, dict[str, figures.Curve]]:
+    """Curves of the cells with a token budget, by size and criterion; where a size has two criteria or more."""
+    sizes: dict[int | str, dict[str, figures.Curve]] = {}
+    for (criterion, crop, position), cells in sorted(kinds.items()):
+        if crop == "patch" and not position:
+            for curve in figures.curves(cell for cell in cells if cell.config["max_tokens"] is not None):
+                sizes.setdefault(curve.size, {})[criterion] = curve
+    return {size: lines for size, lines in sizes.items() if len(lines) > 1}
 
 
 def _spread(group: Group) -> str:

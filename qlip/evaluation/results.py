@@ -57,6 +57,7 @@ class Result:
         parts = [f"{config['size'] or 'native'} px", budget, config["criterion"]]
         parts += [config["position"]] if config["position"] else []
         parts += ["square"] if config["crop"] == "square" else []
+        parts += ["full cover"] if config.get("cover") == "full" else []
         parts += [f"seed {config['seed']}"] if config["criterion"] == "random" else []
         return ", ".join(parts)
 

@@ -111,14 +111,15 @@ def fine_grained_table(groups: Sequence[Group], paper: Path = FOLDER) -> Table:
     columns = ("direct_attributes", "relative_position", "accuracy")
     by_model: dict[str, list[str]] = {}
     for group in groups:
-        if group.benchmark.name not in ("vstar", "pope"):
+        kind = group.benchmark.name.removesuffix("-pocket")
+        if kind not in ("vstar", "pope"):
             continue
         arms = [(f"{group.model}, stock, {kind}", run) for kind, run in group.baselines.items()]
         arms += [(f"{group.model} + QLIP, best of {len(group.contenders)}", group.best)] if group.best else []
         for name, run in arms:
             row = by_model.setdefault(name, ["", "", "", ""])
             scores = {k: Estimate(**v) for k, v in run.values["scores"].items()}
-            if group.benchmark.name == "pope":
+            if kind == "pope":
                 row[3] = number(scores["f1"])
             else:
                 row[:3] = [number(scores[column]) if column in scores else "" for column in columns]

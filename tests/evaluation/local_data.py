@@ -7,7 +7,10 @@ from pathlib import Path
 
 import datasets
 
+from qlip.evaluation.benchmarks import BENCHMARKS
 from tests.llava.tiny import scene
+
+PAPER = [name for name in BENCHMARKS if not name.endswith("-pocket")]  # the drawn ones: tests/pocket/test_benchmarks.py
 
 COLOURS = ["red", "green", "blue"]
 LETTERS = "ABCD"

@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from qlip.evaluation import sweep as sweeps
-from qlip.evaluation.benchmarks import BENCHMARKS
 from qlip.evaluation.cli import main
 from qlip.evaluation.sweep import SweepConfig, expand, read_sweep, run_sweep, share
+from tests.evaluation.local_data import PAPER
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted((ROOT / "configs" / "sweeps").glob("*.yaml"))
@@ -151,7 +151,7 @@ def test_the_whole_chain_killed_resumed_and_reported(config, capsys):
 def test_all_seven_benchmarks_from_a_sweep_in_two_sittings_to_a_report(config, capsys):
     values = yaml.safe_load(config.sweep.read_text())
     del values["common"]["benchmark"]
-    values["grid"] = [{"benchmark": list(BENCHMARKS), **arm} for arm in ({"baseline": "crop"}, {"alpha": 0.5})]
+    values["grid"] = [{"benchmark": PAPER, **arm} for arm in ({"baseline": "crop"}, {"alpha": 0.5})]
     config.sweep.write_text(yaml.safe_dump(values))
     command = ["sweep", str(config.sweep), f"--data={config.data}", f"--out={config.out}"]
     main([*command, "--cells=0/2"])
@@ -162,7 +162,7 @@ def test_all_seven_benchmarks_from_a_sweep_in_two_sittings_to_a_report(config, c
     assert all(path.stat().st_mtime_ns == then for path, then in first.items())
     main(["report", str(config.out)])
     page = (config.out / "report" / "index.html").read_text()
-    assert all(f"{name}, model" in page for name in BENCHMARKS)
+    assert all(f"{name}, model" in page for name in PAPER)
 
 
 def test_ray_that_is_not_installed_is_named(config, monkeypatch):

@@ -12,6 +12,7 @@ from qlip.evaluation.journal import Journal
 from qlip.evaluation.predict import Answering, Batches
 from qlip.evaluation.vqa import Cell, Run, run_vqa
 from qlip.models.images import to_rgb
+from tests.evaluation.local_data import PAPER
 from tests.llava.tiny import scene
 
 FIELDS = {"id", "prompt", "raw", "parsed", "answer", "correct", "group", "unit", "tokens", "baseline_tokens"}
@@ -27,7 +28,7 @@ def run(out, data, **options):
     )
 
 
-@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize("name", PAPER)
 def test_every_benchmark_from_a_folder_to_a_result(name, cell, data_folders, tmp_path):
     result = run_vqa(Cell(**cell(benchmark=name)), run(tmp_path, data_folders[name]))
     records = lines(tmp_path)

@@ -1,9 +1,10 @@
-"""The benchmarks of the paper, one file each. To add one, write a subclass of `Benchmark` and name it here."""
+"""The benchmarks of the paper, one file each, and two of them in miniature. To add one, write a subclass of `Benchmark` and name it here."""
 
 from qlip.evaluation.benchmarks.base import Benchmark
 from qlip.evaluation.benchmarks.cvbench import CVBench
 from qlip.evaluation.benchmarks.mmbench import MMBench
 from qlip.evaluation.benchmarks.mme import MME
+from qlip.evaluation.benchmarks.pocket import PopePocket, VStarPocket
 from qlip.evaluation.benchmarks.pope import Pope
 from qlip.evaluation.benchmarks.realworldqa import RealWorldQA
 from qlip.evaluation.benchmarks.scienceqa import ScienceQA
@@ -11,7 +12,17 @@ from qlip.evaluation.benchmarks.vstar import VStar
 
 BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark
-    for benchmark in (VStar(), MMBench(), Pope(), CVBench(), ScienceQA(), MME(), RealWorldQA())
+    for benchmark in (
+        VStar(),
+        MMBench(),
+        Pope(),
+        CVBench(),
+        ScienceQA(),
+        MME(),
+        RealWorldQA(),
+        VStarPocket(),
+        PopePocket(),
+    )
 }
 
 

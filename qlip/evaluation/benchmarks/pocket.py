@@ -1,0 +1,138 @@
+"""V* and POPE in miniature: questions about small objects in large drawn scenes, in the schemas of the real ones.
+
+Nothing is downloaded: pictures and questions are drawn from a seed when first asked for, and kept. They are for the pocket models,
+whose words they use, see docs/pocket.md.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import datasets
+
+from qlip.evaluation.benchmarks.base import Question, Style
+from qlip.evaluation.benchmarks.parsing import parse_words
+from qlip.evaluation.benchmarks.pope import Pope
+from qlip.evaluation.benchmarks.source import Source
+from qlip.evaluation.benchmarks.vstar import VStar
+from qlip.pocket.language import (
+    Choice,
+    Negative,
+    Thing,
+    absent,
+    ask_colour,
+    ask_height,
+    ask_presence,
+    ask_side,
+    in_words,
+)
+from qlip.pocket.pictures import drawn, small_objects
+
+QUESTIONS = 500
+SEED = 20_000  # far from the seeds of training
+VERSION = "1"  # another one where the same seed draws other pictures or questions
+CLEAR = 0.06  # an object nearer to the middle than this share of the edge is not asked for its side
+NEGATIVES: tuple[Negative, ...] = ("random", "popular", "adversarial")
+
+
+class VStarPocket(VStar):
+    """500 questions about the colour (300), the side (100) and the height (100) of one small object in a large scene.
+
+    The pocket reader answers with the word of an option, not with its letter, and is asked for that.
+    """
+
+    name, hub, revision = "vstar-pocket", "drawn", None
+
+    def load(self, data: Path | None, hub: str | None = None, revision: str | None = None) -> Source:
+        """Rows and pictures as in V*'s own repository: ``*.jsonl``, and a JSON file beside each picture."""
+        return _load(super().load, self.name, write_vstar, data, hub, revision)
+
+    def question(self, row: Mapping[str, Any], index: int, style: Style) -> Question:
+        """V*'s question, whatever the style, with another request at its end."""
+        question = super().question(row, index, "llava")
+        return replace(question, prompt=in_words(question.prompt))
+
+    def parse(self, raw: str, options: Mapping[str, str], style: Style) -> str | None:
+        """The letter of the option whose word was said."""
+        return next((letter for letter, word in options.items() if word == parse_words(raw)), None)
+
+
+class PopePocket(Pope):
+    """500 questions whether a shape of some colour is in a large scene; 250 scenes, asked once with yes and once with no.
+
+    Random: neither shape nor colour is there; popular: the shape is, in another colour; adversarial: both are, apart.
+    """
+
+    name, hub = "pope-pocket", "drawn"
+
+    def load(self, data: Path | None, hub: str | None = None, revision: str | None = None) -> Source:
+        """Rows as in ``lmms-lab/POPE``, pictures inside."""
+        return _load(super().load, self.name, write_pope, data, hub, revision)
+
+
+def _load(
+    read: Callable[..., Source],
+    name: str,
+    write: Callable[[Path], None],
+    data: Path | None,
+    hub: str | None,
+    revision: str | None,
+) -> Source:
+    if data is not None or hub is not None:
+        return read(data, hub, revision)
+    return replace(read(drawn(f"{name}-{VERSION}", write)), origin=f"{name}, drawn from seed {SEED}", revision=VERSION)
+
+
+def write_vstar(folder: Path) -> None:
+    """Write `VStarPocket`'s questions and pictures."""
+    rows, random = [], Random(SEED)
+    for index, (picture, scene) in enumerate(small_objects(QUESTIONS, SEED)):
+        category, choice = _choose(index, scene, random)
+        name = f"{category}/{index:03}.jpg"
+        (folder / category).mkdir(exist_ok=True)
+        picture.save(folder / name, quality=95, subsampling=0)
+        notes = {"question": choice.text, "options": choice.sentences}
+        (folder / name).with_suffix(".json").write_text(json.dumps(notes), encoding="utf-8")
+        text, letter = choice.lettered(random)
+        rows.append({"image": name, "text": text, "category": category, "label": letter, "question_id": index})
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "test_questions.jsonl").write_text(lines, encoding="utf-8")
+
+
+def _choose(index: int, scene: list[Thing], random: Random) -> tuple[str, Choice]:
+    """Three of five questions are about colour, one about the side, one about the height."""
+    kind = index % 5
+    if kind >= 3:
+        axis = "x" if kind == 3 else "y"
+        clear = [thing for thing in scene if abs(getattr(thing, axis) - 0.5) > CLEAR]
+        if clear:
+            return "relative_position", (ask_side if kind == 3 else ask_height)(random.choice(clear))
+    return "direct_attributes", ask_colour(random.choice(scene), scene, random)
+
+
+def write_pope(folder: Path) -> None:
+    """Write `PopePocket`'s questions and pictures."""
+    rows: list[dict[str, Any]] = []
+    random = Random(SEED + 1)
+    for index, (picture, scene) in enumerate(small_objects(QUESTIONS // 2, SEED + 1)):
+        split = NEGATIVES[index % len(NEGATIVES)]
+        there = random.choice(scene)
+        for answer, pair in (("yes", (there.colour, there.shape)), ("no", absent(scene, split, random))):
+            number = str(len(rows))
+            rows.append(
+                {
+                    "id": number,
+                    "question_id": number,
+                    "question": ask_presence(*pair),
+                    "answer": answer,
+                    "image_source": f"scene_{index:03}",
+                    "category": split,
+                    "image": picture,
+                }
+            )
+    columns = {name: datasets.Value("string") for name in rows[0] if name != "image"}
+    table = datasets.Dataset.from_list(rows, features=datasets.Features({**columns, "image": datasets.Image()}))
+    table.save_to_disk(str(folder))
