@@ -7,6 +7,8 @@ import skimage
 from PIL import ExifTags, Image, UnidentifiedImageError
 from torchvision.datasets import Imagenette
 
+from qlip.pocket.pictures import drawn, write_pictures
+
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 SAMPLE_PHOTOS = {  # those that scikit-image's wheel holds and that show a scene; all free to use
     "train": [
@@ -37,7 +39,7 @@ def find_photos(root: str, download_to: str = "data", val_fraction: float = 0.1)
 
     Args:
         root: ``"imagenette"`` downloads the paper's data set (full size) to ``download_to`` on first use; ``"samples"``
-            are the photographs that scikit-image ships; anything else is a folder, searched recursively. A folder with
+            are the photographs that scikit-image ships, ``"pocket"`` the same and drawn scenes; anything else is a folder, searched recursively. A folder with
             ``train/`` and ``val/`` is split as it is, any other by holding out evenly spaced files.
         download_to: Where downloaded data goes.
         val_fraction: Share of files to hold out where the data has no split of its own.
@@ -46,14 +48,20 @@ def find_photos(root: str, download_to: str = "data", val_fraction: float = 0.1)
         FileNotFoundError: if the folder does not exist or holds fewer than two images.
         OSError: if Imagenette is not on disk and cannot be downloaded.
     """
-    if root == "samples":
+    if root in ("samples", "pocket"):
         folder = Path(skimage.__file__).parent / "data"
-        return PhotoSplits(*([folder / name for name in SAMPLE_PHOTOS[split]] for split in ("train", "val")))
+        samples = PhotoSplits(*([folder / name for name in SAMPLE_PHOTOS[split]] for split in ("train", "val")))
+        if root == "samples":
+            return samples
+        scenes = drawn("scenes-1", write_pictures)
+        return PhotoSplits(samples.train + _images_in(scenes / "train"), samples.val + _images_in(scenes / "val"))
     if root == "imagenette":
         return PhotoSplits(*(_images_in(_imagenette(Path(download_to), split)) for split in ("train", "val")))
     folder = Path(root).expanduser()
     if not folder.is_dir():
-        raise FileNotFoundError(f"data.root: got {root!r}; takes a folder of images, 'imagenette' or 'samples'")
+        raise FileNotFoundError(
+            f"data.root: got {root!r}; takes a folder of images, 'imagenette', 'samples' or 'pocket'"
+        )
     if (folder / "train").is_dir() and (folder / "val").is_dir():
         return PhotoSplits(_images_in(folder / "train"), _images_in(folder / "val"))
     files = _images_in(folder)
