@@ -4,6 +4,7 @@ Nothing is downloaded: pictures and questions are drawn from a seed when first a
 whose words they use, see docs/pocket.md.
 """
 
+import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -35,6 +36,7 @@ QUESTIONS = 500
 SEED = 20_000  # far from the seeds of training
 VERSION = "1"  # another one where the same seed draws other pictures or questions
 CLEAR = 0.06  # an object nearer to the middle than this share of the edge is not asked for its side
+JPEG: Any = {"quality": 95, "subsampling": 0}
 NEGATIVES: tuple[Negative, ...] = ("random", "popular", "adversarial")
 
 
@@ -93,7 +95,7 @@ def write_vstar(folder: Path) -> None:
         category, choice = _choose(index, scene, random)
         name = f"{category}/{index:03}.jpg"
         (folder / category).mkdir(exist_ok=True)
-        picture.save(folder / name, quality=95, subsampling=0)
+        picture.save(folder / name, **JPEG)
         notes = {"question": choice.text, "options": choice.sentences}
         (folder / name).with_suffix(".json").write_text(json.dumps(notes), encoding="utf-8")
         text, letter = choice.lettered(random)
@@ -119,6 +121,8 @@ def write_pope(folder: Path) -> None:
     random = Random(SEED + 1)
     for index, (picture, scene) in enumerate(small_objects(QUESTIONS // 2, SEED + 1)):
         split = NEGATIVES[index % len(NEGATIVES)]
+        file = io.BytesIO()
+        picture.save(file, "JPEG", **JPEG)
         there = random.choice(scene)
         for answer, pair in (("yes", (there.colour, there.shape)), ("no", absent(scene, split, random))):
             number = str(len(rows))
@@ -130,7 +134,7 @@ def write_pope(folder: Path) -> None:
                     "answer": answer,
                     "image_source": f"scene_{index:03}",
                     "category": split,
-                    "image": picture,
+                    "image": {"bytes": file.getvalue(), "path": f"scene_{index:03}.jpg"},
                 }
             )
     columns = {name: datasets.Value("string") for name in rows[0] if name != "image"}
