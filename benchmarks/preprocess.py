@@ -21,7 +21,7 @@ SETTINGS = {
     "336 px, alpha 0.1": QlipImageProcessor(336, quadtree=Quadtree(0.1)),
     "672 px, alpha 0.1": QlipImageProcessor(672, quadtree=Quadtree(0.1)),
     "672 px, alpha 0.7": QlipImageProcessor(672, quadtree=Quadtree(0.7)),
-    "672 px, 576 tokens": QlipImageProcessor(672, quadtree=Quadtree(max_tokens=576)),
+    "672 px, 576 tokens": QlipImageProcessor(672, quadtree=Quadtree(max_tokens=576, cover="full")),
     "1344 px, alpha 0.1": QlipImageProcessor(1344, quadtree=Quadtree(0.1)),
     "560 px, random 0.1 (training)": QlipImageProcessor(560, quadtree=Quadtree(0.1, "random")),
 }

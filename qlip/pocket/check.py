@@ -43,7 +43,8 @@ def check_clip(clip: CLIPModel, count: int = 500) -> dict[str, float]:
 def check_llava(llava: LlavaForConditionalGeneration, count: int = 500) -> dict[str, float]:
     """Share of right answers by kind of question, one question of each kind a scene; the answer is one word."""
     llava.eval()
-    tokenizer, right, random = make_tokenizer("<s> $A"), defaultdict(int), Random(SEED)
+    tokenizer, random = make_tokenizer("<s> $A"), Random(SEED)
+    right: dict[str, int] = defaultdict(int)
     for scenes in _batches(count):
         asked: dict[str, list[tuple[str, str]]] = defaultdict(list)
         for i in range(len(scenes)):

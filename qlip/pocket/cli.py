@@ -5,7 +5,6 @@ import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,14 +104,13 @@ def pictures(out: Path = Path("data/scenes")) -> None:
     write_pictures(out)
 
 
-def fit(module: L.LightningModule, folder: Path) -> None:
+def fit(module: PocketClip | PocketReader, folder: Path) -> None:
     """Train to the end of the module's schedule, from the last checkpoint in ``folder`` if there is one."""
-    steps = module.schedule.steps  # type: ignore[union-attr]
     last = folder / "last.ckpt"
     checkpoint = ModelCheckpoint(folder, every_n_train_steps=50, save_last=True, save_top_k=1, save_on_exception=True)
     trainer = L.Trainer(
         accelerator="cpu",
-        max_steps=steps,
+        max_steps=module.schedule.steps,
         log_every_n_steps=10,
         callbacks=[checkpoint, RichProgressBar()],
         logger=TensorBoardLogger(folder, name="", version=""),
@@ -139,7 +137,7 @@ def save_model(model: Any, processor: Any, folder: Path, card: str) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def main(args: Sequence[str] | None = None) -> None:
+def main(args: list[str] | None = None) -> None:
     """Run the command line."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")

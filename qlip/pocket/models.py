@@ -74,7 +74,7 @@ def make_llava(tower: CLIPVisionModel) -> LlavaForConditionalGeneration:
     config = LlavaConfig(
         vision_config={"model_type": "clip_vision_model", **_VISION},
         text_config=text,
-        image_token_id=IMAGE_ID,
+        image_token_index=IMAGE_ID,
         image_seq_length=GRID * GRID,
         vision_feature_layer=FEATURE_LAYER,
         tie_word_embeddings=False,

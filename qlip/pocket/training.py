@@ -334,7 +334,7 @@ def vary_background(shows_object: Tensor, count: int, generator: Generator) -> T
 
 
 @torch.no_grad()
-def align_projector(projector: nn.Module, readouts: Readouts) -> None:
+def align_projector(projector: Any, readouts: Readouts) -> None:
     """Start LLaVA's projector from the tower's readouts, so that the reader finds at once what each patch shows and where.
 
     LLaVA aligns its projector in a training stage of its own; here the maps are known already. A readout passes the GELU as the

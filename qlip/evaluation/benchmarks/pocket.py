@@ -46,7 +46,7 @@ class VStarPocket(VStar):
     The pocket reader answers with the word of an option, not with its letter, and is asked for that.
     """
 
-    name, hub, revision = "vstar-pocket", "drawn", None
+    name, hub = "vstar-pocket", "drawn"
 
     def load(self, data: Path | None, hub: str | None = None, revision: str | None = None) -> Source:
         """Rows and pictures as in V*'s own repository: ``*.jsonl``, and a JSON file beside each picture."""
