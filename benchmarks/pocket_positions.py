@@ -57,7 +57,8 @@ def make_positions() -> None:
         target = Path("checkpoints") / f"pocket-sigma-{sigma:g}"
         if not target.is_dir():
             position = solved_position(table, sigma=sigma)
-            save(position, target, ZooConfig.of(position, backbone="pocket-clip", patch_size=14))
+            metrics = {"R": position.residual(table)[0].item(), "offgrid": position.offgrid(table)}
+            save(position, target, ZooConfig.of(position, backbone="pocket-clip", patch_size=14, metrics=metrics))
     for name, options in TRAINED.items():
         if not (Path("checkpoints") / f"pocket-{name}-last").is_dir():
             command = [sys.executable, "train.py", "fit", "--config", "configs/quickstart.yaml", *SHORT, *options]

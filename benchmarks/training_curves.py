@@ -1,4 +1,4 @@
-"""What the start and the projection do to R, the off-grid error and L_cls: three quickstarts, docs/images/training.png.
+"""What the start and the projection do to R, the off-grid error and L_cls: three short runs, docs/images/training.png.
 
 python benchmarks/training_curves.py      about ten minutes on two cores
 """
@@ -22,8 +22,8 @@ ARMS = {
 
 
 def fit(folder: Path, arm: dict) -> dict[str, tuple[list[int], list[float]]]:
-    """Run the quickstart with one arm's changes; the logged curves by tag."""
-    config = yaml.safe_load((ROOT / "configs/quickstart.yaml").read_text())
+    """Run training_curves.yaml with one arm's changes; the logged curves by tag."""
+    config = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
     config["model"] |= arm["model"]
     if not arm["project"]:
         del config["trainer"]["callbacks"]

@@ -34,6 +34,7 @@ def train(
     seed: int = 0,
     clip: Schedule = CLIP_SCHEDULE,
     reader: Schedule = READER_SCHEDULE,
+    scenes: int = 500,
 ) -> None:
     """Train both models; a run that was stopped goes on where it stopped, and what is finished stays.
 
@@ -42,13 +43,14 @@ def train(
         seed: Of weights and scenes.
         clip: How long the CLIP is trained.
         reader: How long projector and language model are trained.
+        scenes: How many fresh scenes the finished models are measured on.
     """
     out.mkdir(parents=True, exist_ok=True)
     tower = PocketClip(clip, seed)
     if not (out / CLIP).is_dir():
         fit(tower, out / "run-clip")
         save_file(tower.readouts.state_dict(), out / READOUTS)
-        metrics = check_clip(tower.clip)
+        metrics = check_clip(tower.clip, scenes)
         save_model(tower.clip, clip_processor(), out / CLIP, clip_card(metrics, seed, clip))
     readouts = Readouts()
     readouts.load_state_dict(load_file(out / READOUTS))
@@ -56,9 +58,9 @@ def train(
     if not (out / LLAVA).is_dir():
         talker = PocketReader(trained.vision_model, readouts, reader, seed)
         fit(talker, out / "run-llava")
-        metrics = check_llava(talker.llava)
+        metrics = check_llava(talker.llava, scenes)
         save_model(talker.llava, llava_processor(), out / LLAVA, llava_card(metrics, seed, reader))
-    check(out)
+    check(out, scenes)
 
 
 def check(folder: Path = Path("checkpoints/pocket"), scenes: int = 500) -> None:

@@ -110,7 +110,7 @@ def test_the_command_trains_both_and_writes_what_transformers_loads(tmp_path: Pa
         for model in ("clip", "reader")
         for key, value in (("cycles", [2]), ("batch_size", 4), ("lr", 1e-3))
     ]
-    main(["train", f"--out={tmp_path}", *sizes])
+    main(["train", f"--out={tmp_path}", "--scenes=100", *sizes])
     clip = CLIPModel.from_pretrained(tmp_path / "pocket-clip", dtype=torch.float32)
     llava = LlavaForConditionalGeneration.from_pretrained(tmp_path / "pocket-llava", dtype=torch.float32)
     tower = llava.model.vision_tower.state_dict()
@@ -123,7 +123,7 @@ def test_the_command_trains_both_and_writes_what_transformers_loads(tmp_path: Pa
     assert card.startswith("---\n")
     assert "| colour |" in card
     before = (tmp_path / "pocket-llava/model.safetensors").stat().st_mtime_ns
-    main(["train", f"--out={tmp_path}", *sizes])  # what is there stays
+    main(["train", f"--out={tmp_path}", "--scenes=100", *sizes])  # what is there stays
     assert (tmp_path / "pocket-llava/model.safetensors").stat().st_mtime_ns == before
 
 
