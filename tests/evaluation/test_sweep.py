@@ -17,7 +17,7 @@ from qlip.evaluation.sweep import SweepConfig, expand, read_sweep, run_sweep, sh
 from tests.evaluation.local_data import PAPER
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = sorted((ROOT / "configs" / "sweeps").glob("*.yaml"))
+SHIPPED = sorted((ROOT / "configs" / "sweeps").glob("paper-*.yaml"))
 CELLS = {
     "paper-vstar-7b": 2 + 18 * 21 + 18 * 8 * 10 + 18 * 3,
     "paper-vstar-13b": 2 + 18 * 21 + 18 * 8 * 10 + 18 * 3,
@@ -36,6 +36,14 @@ def test_shipped_sweeps_are_whole(path):
     assert len(cells) == CELLS[path.stem]
     assert {cell.baseline for cell, _ in cells} == {"crop", "pad", None}
     assert f"python evaluate.py sweep configs/sweeps/{path.name}" in path.read_text()
+
+
+def test_the_pocket_sweeps_need_no_download():
+    for name, count in (("pocket", 4 + 3 + 8 + 2 + 12), ("pocket-positions", 12 + 10)):
+        cells = read_sweep(SweepConfig(ROOT / f"configs/sweeps/{name}.yaml")).cells
+        assert len(cells) == count
+        assert {cell.model for cell, _ in cells} == {"pocket-llava"}
+        assert {cell.benchmark for cell, _ in cells} <= {"vstar-pocket", "pope-pocket"}
 
 
 def test_every_benchmark_ships_its_sweep():
