@@ -117,7 +117,7 @@ def test_two_processes_share_the_work_and_get_what_one_gets(tmp_path: Path, shar
     alone = compute(CountingEncoder(), files, tmp_path / "alone")
     counts = []
     for rank in range(2):
-        count, cls, sizes = torch.load(tmp_path / f"{rank}.pt")
+        count, cls, sizes = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         assert torch.allclose(cls, alone.cls, equal_nan=True, rtol=0, atol=0)
         assert torch.equal(sizes, alone.sizes)
         counts.append(count)
