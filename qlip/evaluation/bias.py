@@ -21,9 +21,11 @@ from qlip.evaluation.metrics import GridResidual, InterpolationBias, MesoscopicB
 from qlip.models.clip import QlipVisionModel, load_clip, make_position, position_table, vision_tower
 from qlip.models.images import read_image
 from qlip.models.processing import QlipImageProcessor
+from qlip.pocket.pictures import scene_folder
 from qlip.zoo.load import load
 
 PositionKind = Literal["mlp", "bicubic", "bilinear", "zero"]
+BIAS = "bias.json"
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 COLOURS = {"mlp": "#222222", "bicubic": "#c0392b", "bilinear": "#e08a1e", "zero": "#3b7dd8"}
 
@@ -32,8 +34,8 @@ COLOURS = {"mlp": "#222222", "bicubic": "#c0392b", "bilinear": "#e08a1e", "zero"
 class BiasConfig:
     """Measure interpolation and mesoscopic bias on a folder of images."""
 
-    images: Path
-    """Folder of images, searched to any depth."""
+    images: str
+    """Folder of images, searched to any depth; ``pocket`` are the drawn scenes of 336 to 896 pixels."""
     clip: str = "openai/clip-vit-large-patch14-336"
     """Hub id or folder of a CLIP; ``random:64x3`` needs no download."""
     mlp: str = "solve"
@@ -82,10 +84,11 @@ def run_bias(config: BiasConfig) -> list[Row]:
         ValueError: if there is no image, or an option is not taken.
         OSError: if the CLIP or the MLP cannot be found, or an image cannot be read.
     """
-    files = sorted(path for path in config.images.rglob("*") if path.suffix.lower() in SUFFIXES)[: config.limit]
+    folder = scene_folder() / "val" if config.images == "pocket" else Path(config.images)
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)[: config.limit]
     if not files:
         raise ValueError(
-            f"images: got {config.images}, which holds none; takes a folder with {', '.join(sorted(SUFFIXES))}"
+            f"images: got {config.images!r}, which holds none; takes a folder with {', '.join(sorted(SUFFIXES))}"
         )
     clip: Any = load_clip(config.clip)
     clip = clip.to(config.device).eval().requires_grad_(False)
@@ -155,9 +158,8 @@ def residuals(models: dict[str, QlipVisionModel], table: Tensor) -> dict[str, fl
 
 def write_all(rows: Sequence[Row], config: BiasConfig, residual: dict[str, float], images: int) -> None:
     """``bias.json``, ``bias.csv``, ``bias.png`` and TensorBoard's events."""
-    plain = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
-    found = {"config": plain, "images": images, "residual": residual, "rows": [asdict(row) for row in rows]}
-    write_json(config.out / "bias.json", found)
+    found = {"config": _plain(config), "images": images, "residual": residual, "rows": [asdict(row) for row in rows]}
+    config.out.mkdir(parents=True, exist_ok=True)
     with (config.out / "bias.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(asdict(rows[0])))
         writer.writeheader()
@@ -171,6 +173,21 @@ def write_all(rows: Sequence[Row], config: BiasConfig, residual: dict[str, float
             if row.interpolation_bias is not None:
                 board.add_scalar(f"bias/interpolation/{row.position}-{tree}", row.interpolation_bias, row.size)
         board.add_figure("bias/figure4", figure)
+    write_json(config.out / BIAS, found)  # last: with it the measurement is there
+
+
+def _plain(config: BiasConfig) -> dict[str, Any]:
+    """The options as a JSON file gives them back."""
+    return json.loads(json.dumps(asdict(config), default=str))
+
+
+def is_measured(config: BiasConfig) -> bool:
+    """Whether the folder of a measurement holds it, wherever it was computed."""
+    path = config.out / BIAS
+    if not path.is_file():
+        return False
+    found = json.loads(path.read_text(encoding="utf-8"))["config"]
+    return all(found.get(name) == value for name, value in _plain(config).items() if name not in ("out", "device"))
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -59,8 +59,8 @@ def sweep(options: Namespace) -> None:
     config = _take(SweepConfig, options)
     done = run_sweep(config, _on_ray(config) if config.ray else run_here)
     console = Console()
-    for cell, _ in done.open:
-        console.print(f"open: {cell.folder}", highlight=False, soft_wrap=True)
+    for name in [*(cell.folder for cell, _ in done.open), *(["bias"] if done.open_bias else [])]:
+        console.print(f"open: {name}", highlight=False, soft_wrap=True)
     console.print(f"{len(done.cells) - len(done.open)} of {len(done.cells)} cells done", highlight=False)
 
 

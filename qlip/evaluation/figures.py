@@ -22,6 +22,10 @@ POSITIONS = {
     "": "#222222", "mlp": "#222222", "solve": "#222222",
     "bicubic": "#c0392b", "bilinear": "#e08a1e", "nearest": "#7d5ba6", "zero": "#888888",
 }  # fmt: skip
+CRITERIA = {
+    "derivative": QLIP, "gradient": "#2e9e5b", "variance": "#e08a1e", "entropy": "#7d5ba6", "reconstruction": "#17a2a2",
+    "random": RANDOM,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -87,33 +91,34 @@ def accuracy_over_tokens(title: str, metric: str, curves: Sequence[Curve], basel
     return figure
 
 
-def selection(
-    title: str, metric: str, ours: Sequence[Curve], random: Sequence[Curve], baseline: float | None, x: str
-) -> Figure:
-    """Figures 7, 18 and 19: derivative against random selection, a panel a size; random as a band over its seeds.
+def selection(title: str, metric: str, lines: Mapping[str, Sequence[Curve]], baseline: float | None, x: str) -> Figure:
+    """Figures 7, 18 and 19: a criterion against random selection, a panel a size; random as a band over its seeds.
 
     Args:
         title: Of the figure.
         metric: Name of the score.
-        ours: Derivative selection.
-        random: Random selection; light from least to most, dark one standard deviation about the mean.
+        lines: Curves by criterion; those of ``random`` light from least to most, dark one standard deviation about
+            the mean.
         baseline: The stock model's score.
         x: ``tokens`` or ``alpha``.
     """
-    sizes = sorted({curve.size for curve in (*ours, *random)}, key=lambda size: (isinstance(size, str), size))
+    named = [(name, curve) for name, curves in lines.items() for curve in curves]
+    sizes = sorted({curve.size for _, curve in named}, key=lambda size: (isinstance(size, str), size))
     columns = min(6, len(sizes))
     rows = -(-len(sizes) // columns)
-    figure = Figure(figsize=(2.1 * columns + 0.8, 1.75 * rows + 0.8), layout="constrained")
+    figure = Figure(figsize=(max(2.1 * columns + 2, 7.2), max(1.75 * rows + 0.8, 3.4)), layout="constrained")
     panels = np.atleast_1d(figure.subplots(rows, columns, sharey=True, squeeze=False)).flatten()
     for panel, size in zip(panels, sizes, strict=False):
-        for curve in (curve for curve in random if curve.size == size):
-            _band(panel, curve)
-        for curve in (curve for curve in ours if curve.size == size):
-            panel.plot(curve.x, curve.y.mean(0), "-", color=QLIP, lw=1.3, label="derivative")
+        here = [(name, curve) for name, curve in named if curve.size == size]
+        for name, curve in here:
+            if name == "random":
+                _band(panel, curve)
+            else:
+                panel.plot(curve.x, curve.y.mean(0), "-", color=QLIP, lw=1.3, label=name)
         if baseline is not None:
             panel.axhline(baseline, color=BASELINE, lw=0.8, ls="--", label="stock model")
         if x == "tokens":
-            _tokens_axis(panel, [value for curve in (*ours, *random) for value in curve.x], label=False)
+            _tokens_axis(panel, [value for _, curve in named for value in curve.x], label=False)
         panel.set_title(f"{size} px" if isinstance(size, int) else size, fontsize=8)
         panel.tick_params(labelsize=7)
     for panel in panels[len(sizes) :]:
@@ -122,8 +127,10 @@ def selection(
     figure.supxlabel(tokens if x == "tokens" else "alpha (random: probability of merging)", fontsize=9)
     figure.supylabel(metric, fontsize=9)
     figure.suptitle(title, fontsize=10, x=0.01, ha="left")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper right", ncols=len(labels), fontsize=8, frameon=False)
+    shown = {
+        label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(shown.values(), shown.keys(), loc="outside right center", fontsize=8, frameon=False)
     return figure
 
 
@@ -132,8 +139,7 @@ def criteria(title: str, metric: str, lines: Mapping[str, Curve], baseline: floa
     figure = Figure(figsize=(7.2, 4.2), layout="constrained")
     axes = figure.subplots()
     for name, curve in lines.items():
-        colour = {"derivative": QLIP, "random": RANDOM}.get(name)
-        axes.plot(curve.x, curve.y.mean(0), "o-", ms=3.5, lw=1.3, color=colour, label=name)
+        axes.plot(curve.x, curve.y.mean(0), "o-", ms=3.5, lw=1.3, color=CRITERIA.get(name), label=name)
     if baseline is not None:
         axes.axhline(baseline, color=BASELINE, lw=1, ls="--", label="stock model")
     _tokens_axis(axes, [x for curve in lines.values() for x in curve.x])
@@ -152,7 +158,7 @@ def accuracy_over_size(
     for name, (sizes, scores) in lines.items():
         axes.plot(sizes, scores, "o-", ms=3.5, lw=1.4, color=POSITIONS.get(name, RANDOM), label=name or "qlip")
     if baseline is not None:
-        axes.axhline(baseline, color=BASELINE, lw=1, ls="--", label="stock model, 336 px crop")
+        axes.axhline(baseline, color=BASELINE, lw=1, ls="--", label="stock model")
     axes.set_xlabel("shortest edge, px")
     axes.set_ylabel(metric)
     axes.set_title(title, fontsize=10, loc="left")

@@ -90,7 +90,7 @@ def our_sections(groups: list[Group], paper: Path) -> Iterator[Section]:
 
 def bias_sections(root: Path) -> Iterator[Section]:
     """Figure 4, for every finished ``evaluate.py bias`` under the folder."""
-    for index, path in enumerate(sorted(root.rglob("bias.json"))):
+    for index, path in enumerate(sorted(root.rglob(bias.BIAS))):
         text = (
             f"From {html.escape(path.parent.name)}/bias.json. Dashed lines are with quadtree; 1 is no mesoscopic bias."
         )
@@ -117,10 +117,13 @@ def group_figures(group: Group, stem: str) -> Iterator[Part]:
         chance = kinds.get(("random", crop, position), [])
         if chance:
             title = f"{group.name}: {criterion} and random selection (as figures 7, 18, 19)"
-            yield f"{name}-random", figures.selection(title, metric, ours, figures.curves(chance), stock, "tokens")
+            pair = {criterion: ours, "random": figures.curves(chance)}
+            yield f"{name}-random", figures.selection(title, metric, pair, stock, "tokens")
     for size, lines in _budget_lines(kinds).items():
         title = f"{group.name}: criteria at equal token budgets, {size}{' px' if size != 'native' else ''}"
-        yield f"{stem}-criteria-{size}", figures.criteria(title, metric, lines, stock)
+        name = f"{stem}-criteria-{size}"
+        yield name, figures.criteria(title, metric, lines, stock)
+        yield name, tables.budget_table(group, name, size)
     for index, grid in enumerate(tables.grids(group)):
         if grid.score.size > 1:
             table = grid.table(f"{stem}-grid{index}")
@@ -139,9 +142,9 @@ def paper_section(folder: Path) -> Section:
         title = f"paper, figure 5: V*, {model.upper()}, no quadtree"
         parts.append((f"paper-{model}-size", figures.accuracy_over_size(title, "accuracy, %", uncut, random.baseline)))
         title = f"paper, figures 7, 18, 19: V*, {model.upper()}"
-        pair = figures.paper_curves(derivative), figures.paper_curves(random)
+        pair = {"derivative": figures.paper_curves(derivative), "random": figures.paper_curves(random)}
         parts.append(
-            (f"paper-{model}-random", figures.selection(title, "accuracy, %", *pair, derivative.baseline, "alpha"))
+            (f"paper-{model}-random", figures.selection(title, "accuracy, %", pair, derivative.baseline, "alpha"))
         )
         for sweep in (derivative, random):
             parts.append((f"paper-table{sweep.number}", figures.heat_map(figures.paper_grid(sweep))))

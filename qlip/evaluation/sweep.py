@@ -13,12 +13,13 @@ from typing import Any, get_type_hints
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
+from qlip.evaluation.bias import BiasConfig, is_measured, run_bias
 from qlip.evaluation.results import RESULT
 from qlip.evaluation.vqa import Cell, Run, run_vqa
 
 log = logging.getLogger(__name__)
 
-KEYS = ("out", "common", "grid", "run")
+KEYS = ("out", "common", "grid", "run", "bias")
 Runner = Callable[[Sequence[tuple[Cell, Run]]], "dict[str, str]"]
 
 
@@ -27,7 +28,7 @@ class SweepConfig:
     """Measure every cell of a sweep."""
 
     sweep: Path
-    """YAML file: out, common, run, grid (see configs/sweeps)."""
+    """YAML file: out, common, run, grid, bias (see configs/sweeps)."""
     data: Path | None = None
     """Folder with a copy of each benchmark, DATA/BENCHMARK; in place of the Hub."""
     model: str | None = None
@@ -50,14 +51,21 @@ class Sweep:
 
     Attributes:
         cells: Each with where and on what it is measured.
+        bias: Measurement of figure 4 to go with them, if the sweep has one.
     """
 
     cells: list[tuple[Cell, Run]]
+    bias: BiasConfig | None = None
 
     @property
     def open(self) -> list[tuple[Cell, Run]]:
         """Those without a result."""
         return [(cell, run) for cell, run in self.cells if not is_done(cell, run)]
+
+    @property
+    def open_bias(self) -> BiasConfig | None:
+        """Figure 4, if it is still to be measured."""
+        return None if self.bias is None or is_measured(self.bias) else self.bias
 
 
 def read_sweep(config: SweepConfig) -> Sweep:
@@ -82,7 +90,8 @@ def read_sweep(config: SweepConfig) -> Sweep:
         run = _typed(Run, {**values.get("run", {}), **data, "out": str(out / cell.folder)}, config.sweep)
         cells.append((cell, run))
     unique = {run.out: (cell, run) for cell, run in cells}  # grids may overlap
-    return Sweep(list(unique.values()))
+    bias = _typed(BiasConfig, {"out": str(out / "bias"), **values["bias"]}, config.sweep) if "bias" in values else None
+    return Sweep(list(unique.values()), bias)
 
 
 def expand(grid: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -152,16 +161,19 @@ def run_here(cells: Sequence[tuple[Cell, Run]]) -> dict[str, str]:
 
 
 def run_sweep(config: SweepConfig, runner: Runner = run_here) -> Sweep:
-    """Measure what is left of this part of a sweep.
+    """Measure what is left of this part of a sweep; figure 4 comes last, and belongs to part 0.
 
     Raises:
         OSError: if cells failed, naming them; run again to try them again.
     """
-    sweep = Sweep(share(read_sweep(config).cells, config.cells))
+    whole = read_sweep(config)
+    sweep = Sweep(share(whole.cells, config.cells), whole.bias if config.cells.startswith("0/") else None)
     if config.dry_run:
         return sweep
     failed = runner(sweep.open)
     if failed:
         listed = "\n".join(f"  {name}: {why}" for name, why in failed.items())
         raise OSError(f"{len(failed)} of {len(sweep.cells)} cells failed; the same command tries them again\n{listed}")
+    if sweep.open_bias:
+        run_bias(sweep.open_bias)
     return sweep

@@ -147,6 +147,36 @@ def cell_table(groups: Sequence[Group]) -> Table:
     return Table("cells", "Every run", header, rows, folded=True)
 
 
+def budget_table(group: Group, name: str, size: int | str) -> Table:
+    """Criteria at one size and equal token budgets, with paired differences from the paper's criterion and from chance.
+
+    Args:
+        group: Its cells with the default position and the native shape count.
+        name: Of the table.
+        size: Shortest edge in pixels, or "native".
+    """
+    references = ("derivative", "random")
+    primary = group.benchmark.primary
+    cells: dict[tuple[int, str], Result] = {}
+    for cell in sorted(group.cells, key=lambda cell: cell.config["seed"]):
+        config = cell.config
+        plain = config["crop"] == "patch" and not config["position"] and (config["size"] or "native") == size
+        if plain and config["max_tokens"] is not None:
+            cells.setdefault((config["max_tokens"], config["criterion"]), cell)
+    rows = []
+    for (budget, criterion), cell in sorted(cells.items()):
+        row = [f"{budget} tokens, {criterion}", number(cell.score)]
+        for reference in references:
+            other = cells.get((budget, reference))
+            if other is None or other is cell:
+                row.append("")
+            else:
+                row.append(delta(compare(group.benchmark, cell.records, other.records)[primary]))
+        rows.append(row)
+    header = ["budget, criterion", "score", *(f"less {reference}" for reference in references)]
+    return Table(name, f"{group.name}: criteria at equal budgets", header, rows)
+
+
 @dataclass(frozen=True)
 class Grid:
     """Scores over size and alpha, one of tables 3 to 6; NaN where there is no run.

@@ -49,6 +49,11 @@ def drawn(name: str, write: Callable[[Path], None], cache: Path = CACHE) -> Path
     return folder
 
 
+def scene_folder() -> Path:
+    """The folder of large scenes, ``train/`` and ``val/``, drawn on first use."""
+    return drawn("scenes-1", write_pictures)
+
+
 def write_pictures(folder: Path, train: int = 48, val: int = 12, seed: int = 40_000) -> None:
     """Fill ``train/`` and ``val/`` with scenes, for training the coordinate MLP on them."""
     for split, count, start in (("train", train, seed), ("val", val, seed + 1)):

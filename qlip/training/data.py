@@ -80,7 +80,8 @@ class QlipDataModule(L.LightningDataModule):
 
     Args:
         root: ``imagenette`` (the paper's data, downloaded on first use), ``samples`` (photographs that scikit-image
-            ships, no network), or a folder of images, with or without ``train/`` and ``val/``.
+            ships, no network), ``pocket`` (the same and drawn scenes), or a folder of images, with or without ``train/``
+            and ``val/``.
         batch_size: Photographs in a batch, on each device.
         max_size: Shortest edge in pixels above which photographs are scaled down; smaller ones stay native.
         merge: Probability with which a quadtree block merges; two numbers are a range drawn from for each photograph.

@@ -7,7 +7,7 @@ import skimage
 from PIL import ExifTags, Image, UnidentifiedImageError
 from torchvision.datasets import Imagenette
 
-from qlip.pocket.pictures import drawn, write_pictures
+from qlip.pocket.pictures import scene_folder
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 SAMPLE_PHOTOS = {  # those that scikit-image's wheel holds and that show a scene; all free to use
@@ -53,7 +53,7 @@ def find_photos(root: str, download_to: str = "data", val_fraction: float = 0.1)
         samples = PhotoSplits(*([folder / name for name in SAMPLE_PHOTOS[split]] for split in ("train", "val")))
         if root == "samples":
             return samples
-        scenes = drawn("scenes-1", write_pictures)
+        scenes = scene_folder()
         return PhotoSplits(samples.train + _images_in(scenes / "train"), samples.val + _images_in(scenes / "val"))
     if root == "imagenette":
         return PhotoSplits(*(_images_in(_imagenette(Path(download_to), split)) for split in ("train", "val")))

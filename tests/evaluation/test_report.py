@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 
+from qlip.core.criteria import CRITERIA
 from qlip.evaluation import figures, tables
 from qlip.evaluation.cli import main
 from qlip.evaluation.paper import read_sweeps, read_table, reported
@@ -111,9 +112,43 @@ def test_random_selection_is_a_band_from_least_to_most_over_its_seeds(group):
     curves = figures.curves([c for c in group.cells if c.config["criterion"] == "random"])
     assert [curve.size for curve in curves] == [224, 336, 448]
     assert all(curve.y.shape == (3, 4) and (np.diff(curve.x) > 0).all() for curve in curves)
-    panel = figures.selection("t", "m", [], curves, None, "tokens").axes[0]
+    panel = figures.selection("t", "m", {"random": curves}, None, "tokens").axes[0]
     light = panel.collections[0].get_paths()[0].get_extents()
     assert (light.y0, light.y1) == (curves[0].y.min(), curves[0].y.max())
+
+
+def test_every_criterion_has_a_colour_of_its_own(group):
+    curve = figures.curves([c for c in group.cells if c.config["criterion"] == "derivative"])[0]
+    names = sorted(CRITERIA.keys() - {"uniform"})  # it has no budget
+    lines = figures.criteria("t", "m", dict.fromkeys(names, curve), 45.0).axes[0].get_legend().get_lines()
+    assert len({line.get_color() for line in lines}) == len(names) + 1  # and the stock model
+
+
+def test_criteria_are_compared_at_equal_budgets_and_one_size(tmp_path):
+    for criterion, chance in (("derivative", 0.6), ("entropy", 0.4), ("random", 0.3)):
+        make_run(tmp_path, chance, 20, size=448, max_tokens=100, criterion=criterion)
+    make_run(tmp_path, 0.9, 20, size=448, max_tokens=100, criterion="random", seed=1)  # the first seed counts
+    make_run(tmp_path, 0.9, 30, size=448, max_tokens=160, criterion="entropy")
+    make_run(tmp_path, 0.9, 20, size=336, max_tokens=100, criterion="entropy")
+    make_run(tmp_path, 0.9, 20, size=448, max_tokens=100, criterion="entropy", position="bicubic")
+    (group,) = group_results(find_results(tmp_path))
+    rows = {row[0]: row[1:] for row in tables.budget_table(group, "t", 448).rows}
+    assert list(rows) == ["100 tokens, derivative", "100 tokens, entropy", "100 tokens, random", "160 tokens, entropy"]
+    assert rows["160 tokens, entropy"][1:] == ["", ""]
+    scores = {name: float(row[0].split()[0]) for name, row in rows.items()}
+    derivative, entropy, chance = (scores[f"100 tokens, {name}"] for name in ("derivative", "entropy", "random"))
+    assert rows["100 tokens, derivative"][1] == rows["100 tokens, random"][2] == ""
+    assert float(rows["100 tokens, entropy"][1].split()[0]) == pytest.approx(entropy - derivative, abs=0.06)
+    assert float(rows["100 tokens, entropy"][2].split()[0]) == pytest.approx(entropy - chance, abs=0.06)
+    assert float(rows["100 tokens, derivative"][2].split()[0]) == pytest.approx(derivative - chance, abs=0.06)
+
+
+def test_a_line_is_called_what_it_is(group):
+    cells = [c for c in group.cells if c.config["criterion"] == "derivative"]
+    first, *_, last = figures.curves(cells)
+    figure = figures.selection("t", "m", {"entropy": [first], "random": [last]}, 45.0, "tokens")
+    named = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert named == ["entropy", "stock model", "random, 1 seed"]  # also what only the second panel shows
 
 
 def test_the_papers_numbers_are_all_there():

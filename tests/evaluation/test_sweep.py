@@ -1,5 +1,6 @@
 """Sweeps: what their files mean, that nothing is done twice, and that a killed one goes on."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from qlip.evaluation import sweep as sweeps
 from qlip.evaluation.cli import main
 from qlip.evaluation.sweep import SweepConfig, expand, read_sweep, run_sweep, share
 from tests.evaluation.local_data import PAPER
+from tests.llava.tiny import scene
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted((ROOT / "configs" / "sweeps").glob("paper-*.yaml"))
@@ -39,8 +41,10 @@ def test_shipped_sweeps_are_whole(path):
 
 
 def test_the_pocket_sweeps_need_no_download():
-    for name, count in (("pocket", 4 + 3 + 8 + 2 + 12), ("pocket-positions", 12 + 10)):
-        cells = read_sweep(SweepConfig(ROOT / f"configs/sweeps/{name}.yaml")).cells
+    for name, count, images in (("pocket", 4 + 3 + 6 + 2 + 12, "pocket"), ("pocket-positions", 12 + 10, None)):
+        sweep = read_sweep(SweepConfig(ROOT / f"configs/sweeps/{name}.yaml"))
+        cells = sweep.cells
+        assert (sweep.bias and sweep.bias.images) == images
         assert len(cells) == count
         assert {cell.model for cell, _ in cells} == {"pocket-llava"}
         assert {cell.benchmark for cell, _ in cells} <= {"vstar-pocket", "pope-pocket"}
@@ -95,6 +99,8 @@ def config(tmp_path, cell, data_folders):
         ({"common": {"benchmark": "pope", "model": "m", "colour": 1}}, "colour"),
         ({"grid": [{"alpha": "high"}]}, "alpha"),
         ({"grid": [{"benchmark": "gqa"}]}, "got 'gqa'; known are vstar"),
+        ({"bias": {"images": "pocket", "side": 3}}, "has side; takes images, clip, mlp"),
+        ({"bias": {"clip": "pocket-clip"}}, "images"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_named(changed, message, config):
@@ -125,6 +131,29 @@ def test_done_cells_are_skipped_and_failed_ones_named(config, monkeypatch):
     monkeypatch.setattr(sweeps, "run_vqa", lambda cell, where: (ran.append(cell.criterion), done(cell, where)))
     assert run_sweep(config).open == []
     assert ran[4:] == ["random"]
+
+
+def test_figure_4_belongs_to_part_0_and_is_measured_once(config, tmp_path, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    scene(300, 240, 0).save(tmp_path / "photos" / "a.png")
+    options = {"images": str(tmp_path / "photos"), "clip": "random:64x1", "sizes": [224, 336, 112], "device": "cpu"}
+    values = yaml.safe_load(config.sweep.read_text())
+    monkeypatch.setattr(sweeps, "run_vqa", lambda cell, where: None)
+
+    def run(cells="0/1", **changed):
+        config.sweep.write_text(yaml.safe_dump(values | {"bias": options | changed}))
+        return run_sweep(dataclasses.replace(config, cells=cells))
+
+    measured = config.out / "bias" / "bias.json"
+    assert run("1/2").open_bias is None
+    assert not measured.exists()
+    assert run("0/2").open_bias is None
+    first = measured.stat().st_mtime_ns
+    assert {row["size"] for row in json.loads(measured.read_text())["rows"]} == {224, 336}
+    run()
+    assert measured.stat().st_mtime_ns == first
+    run(alpha=0.5)
+    assert json.loads(measured.read_text())["config"]["alpha"] == 0.5
 
 
 def test_the_whole_chain_killed_resumed_and_reported(config, capsys):
