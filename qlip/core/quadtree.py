@@ -225,7 +225,7 @@ def _split_to_budget(scores: list[Tensor], paths: list[Tensor], roots: _Roots, b
 def _over_budget(budget: int, roots: _Roots, least: int) -> ValueError:
     return ValueError(
         f"max_tokens: got {budget}, but an image of {roots.h} x {roots.w} patches has at least {least} leaves under "
-        f"this criterion and cover; raise max_tokens, shrink the image, or let its borders merge too with cover='full'"
+        f"this criterion and cover; raise max_tokens, shrink the image, or set cover='full' if it is not, so that borders merge too"
     )
 
 

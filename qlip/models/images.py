@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tvf
 
@@ -46,7 +46,8 @@ def to_rgb(image: ImageLike) -> Image.Image:
         return _from_array(image)
     if not isinstance(image, Image.Image):
         raise TypeError(f"image: got {type(image).__name__}; takes a PIL image, a path, a numpy array or a tensor")
-    image = ImageOps.exif_transpose(image)
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # else it would only copy
+        image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
         return _from_array(_sixteen_bit(np.asarray(image)))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
