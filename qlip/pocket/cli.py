@@ -22,7 +22,6 @@ from transformers import CLIPModel, LlavaForConditionalGeneration
 from qlip.pocket.card import clip_card, llava_card
 from qlip.pocket.check import check_clip, check_llava
 from qlip.pocket.models import clip_processor, llava_processor
-from qlip.pocket.pictures import write_pictures
 from qlip.pocket.scenes import draw_scenes
 from qlip.pocket.training import CLIP_SCHEDULE, READER_SCHEDULE, PocketClip, PocketReader, Readouts, Schedule
 
@@ -50,7 +49,7 @@ def train(
     if not (out / CLIP).is_dir():
         fit(tower, out / "run-clip")
         save_file(tower.readouts.state_dict(), out / READOUTS)
-        metrics = check_clip(tower.clip, scenes)
+        metrics = check_clip(round_weights(tower.clip), scenes)
         save_model(tower.clip, clip_processor(), out / CLIP, clip_card(metrics, seed, clip))
     readouts = Readouts()
     readouts.load_state_dict(load_file(out / READOUTS))
@@ -58,7 +57,7 @@ def train(
     if not (out / LLAVA).is_dir():
         talker = PocketReader(trained.vision_model, readouts, reader, seed)
         fit(talker, out / "run-llava")
-        metrics = check_llava(talker.llava, scenes)
+        metrics = check_llava(round_weights(talker.llava), scenes)
         save_model(talker.llava, llava_processor(), out / LLAVA, llava_card(metrics, seed, reader))
     check(out, scenes)
 
@@ -96,16 +95,6 @@ def draw(out: Path = Path("scenes.png"), count: int = 24, height: int = 112, wid
     save_image(make_grid(scenes.images, nrow=8), out)
 
 
-def pictures(out: Path = Path("data/scenes")) -> None:
-    """Write large scenes with small objects as JPEG files, in ``train/`` and ``val/``.
-
-    Args:
-        out: The folder; must be new.
-    """
-    out.mkdir(parents=True)
-    write_pictures(out)
-
-
 def fit(module: PocketClip | PocketReader, folder: Path) -> None:
     """Train to the end of the module's schedule, from the last checkpoint in ``folder`` if there is one."""
     last = folder / "last.ckpt"
@@ -121,6 +110,14 @@ def fit(module: PocketClip | PocketReader, folder: Path) -> None:
     trainer.fit(module, ckpt_path=last if last.is_file() else None, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
+
+
+@torch.no_grad()
+def round_weights(model: Any) -> Any:
+    """Round float32 weights to what is stored of them; buffers, such as rotary frequencies, are made anew on loading."""
+    for parameter in model.parameters():
+        parameter.copy_(parameter.half())
+    return model
 
 
 def save_model(model: Any, processor: Any, folder: Path, card: str) -> None:
@@ -144,4 +141,4 @@ def main(args: list[str] | None = None) -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    auto_cli({"train": train, "check": check, "draw": draw, "pictures": pictures}, args=args)
+    auto_cli({"train": train, "check": check, "draw": draw}, args=args)

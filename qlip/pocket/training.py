@@ -75,7 +75,7 @@ class Schedule:
 
 CLIP_SCHEDULE = Schedule(cycles=(900,), batch_size=128, lr=1.2e-3)
 # The second cycle is for what the first leaves unlearned: with it low, the rate never gets a reader to look for a new thing.
-READER_SCHEDULE = Schedule(cycles=(900, 400), batch_size=32, lr=1.5e-3)
+READER_SCHEDULE = Schedule(cycles=(900, 700), batch_size=32, lr=1.5e-3)
 
 
 class _Pocket(L.LightningModule):

@@ -6,7 +6,7 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 SHA256 = {  # of model.safetensors
     "pocket-clip": "d0bfd02e319c5d9c2106b8e75ead35aa41cc173caf4ff62acc4aff892c5892cb",
-    "pocket-llava": "a823ae64dca1676572912e3860d4e29d8ede948beda974c25ed8a74ca94d7712",
+    "pocket-llava": "e1a5d27e7e8acdf382980bcd52eb068a630daca852d29f20c0e68e619d21331c",
 }
 
 
