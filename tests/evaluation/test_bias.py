@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from qlip import Quadtree
 from qlip.core.bias import position_gradient_norms
 from qlip.core.patches import PatchBatch
+from qlip.evaluation import bias
 from qlip.evaluation.cli import main
 from qlip.evaluation.metrics import GridResidual, InterpolationBias, MesoscopicBias
 from qlip.models.clip import QlipVisionModel, position_table, solved_position
@@ -144,6 +145,17 @@ def test_csv_picture_and_events_say_the_same(measured):
 def test_a_folder_without_images_is_named(tmp_path):
     with pytest.raises(SystemExit, match=r"evaluate.py: images: got .*, which holds none; takes a folder with"):
         main(["bias", str(tmp_path), "--clip=random:64x1"])
+
+
+def test_pocket_names_the_drawn_scenes(tmp_path, monkeypatch):
+    (tmp_path / "scenes" / "val").mkdir(parents=True)
+    (tmp_path / "scenes" / "train").mkdir()
+    for name in ("val/a.png", "train/b.png"):
+        scene(240, 240, 0).save(tmp_path / "scenes" / name)
+    monkeypatch.setattr(bias, "scene_folder", lambda: tmp_path / "scenes")
+    options = ["--clip=random:64x1", "--sizes=[224,224,112]", "--positions=[zero]", "--device=cpu"]
+    main(["bias", "pocket", *options, f"--out={tmp_path / 'out'}"])
+    assert json.loads((tmp_path / "out" / "bias.json").read_text())["images"] == 1
 
 
 def test_the_report_draws_figure_4(measured, tmp_path):
