@@ -165,6 +165,7 @@ def run_sweep(config: SweepConfig, runner: Runner = run_here) -> Sweep:
 
     Raises:
         OSError: if cells failed, naming them; run again to try them again.
+        ValueError: if figure 4's images are not there or an option is not taken.
     """
     whole = read_sweep(config)
     sweep = Sweep(share(whole.cells, config.cells), whole.bias if config.cells.startswith("0/") else None)

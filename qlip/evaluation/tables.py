@@ -151,7 +151,7 @@ def budget_table(group: Group, name: str, size: int | str) -> Table:
     """Criteria at one size and equal token budgets, with paired differences from the paper's criterion and from chance.
 
     Args:
-        group: Its cells with the default position and the native shape count.
+        group: Cells with a position of their own or a square crop are left out; of several seeds the first counts.
         name: Of the table.
         size: Shortest edge in pixels, or "native".
     """
