@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-from qlip.models.images import centre_crop, normalise
+from qlip.images.read import centre_crop, normalise
 
 REPORT = Path(__file__).parents[1] / "docs" / "performance.md"
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")  # those that come inside scikit-image's wheel, in colour

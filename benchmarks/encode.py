@@ -21,8 +21,8 @@ from transformers.masking_utils import create_bidirectional_mask
 from transformers.models.clip.modeling_clip import CLIPVisionEmbeddings
 
 from qlip import PatchBatch, PositionMLP, QlipVisionModel, Quadtree
-from qlip.models.attention import Rows
-from qlip.models.synthetic import random_clip
+from qlip.towers.packing import Rows
+from qlip.towers.synthetic import random_clip
 
 P = 14
 PLOT = REPORT.parent / "images" / "latency.png"

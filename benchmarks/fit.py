@@ -8,7 +8,7 @@ from _report import machine, milliseconds, table, write_section
 from torch import Tensor
 
 from qlip import PositionMLP
-from qlip.models.synthetic import smooth_table
+from qlip.towers.synthetic import smooth_table
 
 GRIDS = (7, 14, 16, 24)
 DIM = 1024
@@ -53,7 +53,7 @@ TEXT = """## Solved readout
 
 `python benchmarks/fit.py` ({}; one thread, seconds of processor time, best of three)
 
-Tables of width {}, smooth with noise and with CLIP's standard deviation 0.014 (`qlip.models.synthetic.smooth_table`);
+Tables of width {}, smooth with noise and with CLIP's standard deviation 0.014 (`qlip.towers.synthetic.smooth_table`);
 the paper's 4 x 1024 network, solved in float64 and rounded to float32. R and R2 are the mean absolute and mean squared
 difference on the grid (the paper's target: R < 5e-7); off grid is the relative rms difference from bicubic interpolation
 between its points. Both solutions satisfy the grid's equations; min-norm leaves out the term that asks for bicubic between

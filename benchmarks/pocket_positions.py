@@ -14,16 +14,17 @@ import _report
 import torch
 
 import qlip
+from qlip.evaluation.report.tables import delta, number
 from qlip.evaluation.results import find_results, group_results
+from qlip.evaluation.run.sweep import SweepConfig, run_sweep
 from qlip.evaluation.statistics import compare
-from qlip.evaluation.sweep import SweepConfig, run_sweep
-from qlip.evaluation.tables import delta, number
-from qlip.models.clip import load_clip, position_table, solved_position
+from qlip.towers.load import load_clip, position_table
 from qlip.zoo.config import ZooConfig
+from qlip.zoo.resolve import solved_position
 from qlip.zoo.store import save
 
 ROOT = Path(__file__).parents[1]
-SWEEP = ROOT / "configs/sweeps/pocket-positions.yaml"
+SWEEP = ROOT / "qlip/configs/sweeps/pocket-positions.yaml"
 SIGMAS = (0.25, 1.0, 2.0)  # the default is 8 / 16
 SHORT = ["--trainer.max_epochs=2"]
 BARE = ["--trainer.callbacks=[]"]  # without the projection
@@ -61,7 +62,7 @@ def make_positions() -> None:
             save(position, target, ZooConfig.of(position, backbone="pocket-clip", patch_size=14, metrics=metrics))
     for name, options in TRAINED.items():
         if not (Path("checkpoints") / f"pocket-{name}-last").is_dir():
-            command = [sys.executable, "train.py", "fit", "--config", "configs/quickstart.yaml", *SHORT, *options]
+            command = [sys.executable, "train.py", "fit", "--config", "qlip/configs/quickstart.yaml", *SHORT, *options]
             subprocess.run([*command, f"--export.name=pocket-{name}"], cwd=ROOT, check=True)
 
 

@@ -14,8 +14,8 @@ from _report import PHOTOGRAPHS, machine, milliseconds, photograph, seconds, tab
 from PIL import Image
 
 from qlip import PatchBatch, QlipImageProcessor, Quadtree
-from qlip.models.images import normalise, to_rgb
-from qlip.training.photos import find_photos
+from qlip.data.photos import find_photos
+from qlip.images.read import normalise, to_rgb
 
 SETTINGS = {
     "336 px, alpha 0.1": QlipImageProcessor(336, quadtree=Quadtree(0.1)),

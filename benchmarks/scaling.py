@@ -20,7 +20,7 @@ from _report import machine, table, write_for
 from torch import Tensor
 from train_step import Shape, apart, shape_and_repeats, write_photographs
 
-from qlip.models.synthetic import random_clip
+from qlip.towers.synthetic import random_clip
 from qlip.training.data import QlipDataModule
 
 ROOT = Path(__file__).parents[1]

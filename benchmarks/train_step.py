@@ -20,9 +20,9 @@ from PIL import Image
 from torch import Tensor
 
 from qlip.core.quadtree import Quadtree
-from qlip.models.images import read_image
-from qlip.models.processing import QlipImageProcessor
-from qlip.models.synthetic import random_clip
+from qlip.images.processor import QlipImageProcessor
+from qlip.images.read import read_image
+from qlip.towers.synthetic import random_clip
 from qlip.training.batch import TrainBatch
 from qlip.training.data import Photos, TrainingPhotos
 from qlip.training.module import MLPConfig, QlipModule

@@ -27,7 +27,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from qlip.evaluation.arm import CHATS, Arm, Vision, load_arm
+from qlip.evaluation.run.arm import CHATS, Arm, Vision, load_arm
 
 BATCHES = (1, 8, 32)
 NEW_TOKENS = 8

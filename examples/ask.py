@@ -13,9 +13,9 @@ import torch
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 import qlip
-from qlip.models.images import read_image
-from qlip.models.pixels import unpack_leaves
-from qlip.models.shipped import shipped
+from qlip.images.pixels import unpack_leaves
+from qlip.images.read import read_image
+from qlip.shipped import shipped
 from qlip.viz import draw_leaves
 
 

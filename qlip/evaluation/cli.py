@@ -13,10 +13,10 @@ from jsonargparse import ActionConfigFile, ArgumentParser, Namespace, set_parsin
 from rich.console import Console
 from rich.logging import RichHandler
 
-from qlip.evaluation.bias import BiasConfig, run_bias
-from qlip.evaluation.report import ReportConfig, write_report
-from qlip.evaluation.sweep import Runner, SweepConfig, run_here, run_sweep
-from qlip.evaluation.vqa import Cell, Run, run_vqa
+from qlip.evaluation.report.report import ReportConfig, write_report
+from qlip.evaluation.run.bias import BiasConfig, run_bias
+from qlip.evaluation.run.sweep import Runner, SweepConfig, run_here, run_sweep
+from qlip.evaluation.run.vqa import Cell, Run, run_vqa
 
 
 def vqa(options: Namespace) -> None:
@@ -49,7 +49,7 @@ def _on_ray(config: SweepConfig) -> Runner:
         raise ValueError(
             f"ray: got {config.ray!r}, but Ray is not installed; pip install 'qlip[ray]', or leave --ray out"
         )
-    from qlip.evaluation.ray_sweep import run_on_ray  # here, because Ray is an extra
+    from qlip.evaluation.run.ray_sweep import run_on_ray  # here, because Ray is an extra
 
     return partial(run_on_ray, address=str(config.ray), gpus=config.gpus)
 

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from qlip.core.quadtree import Quadtree
-from qlip.models.images import read_image
-from qlip.models.processing import QlipImageProcessor
+from qlip.images.processor import QlipImageProcessor
+from qlip.images.read import read_image
 from qlip.training.data import QlipDataModule
 from qlip.training.module import QlipModule
 from qlip.viz import draw_leaves

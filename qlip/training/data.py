@@ -14,10 +14,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from qlip.core.patches import PatchBatch
 from qlip.core.quadtree import Quadtree
-from qlip.models.images import read_image
-from qlip.models.processing import QlipImageProcessor
+from qlip.data.photos import PhotoSplits, find_photos
+from qlip.images.processor import QlipImageProcessor
+from qlip.images.read import read_image
 from qlip.training.batch import TrainBatch
-from qlip.training.photos import PhotoSplits, find_photos
 from qlip.training.sampler import Draw, TokenBatchSampler, padding_waste
 from qlip.training.targets import ALONE, Encode, Share, Targets, load_or_compute
 

@@ -16,11 +16,13 @@ from torchmetrics import MeanMetric
 
 from qlip.core.bias import position_gradient_norms
 from qlip.core.position import PositionMLP
-from qlip.models.clip import QlipVisionModel, load_clip, position_table, solved_position
+from qlip.encoder import QlipVisionModel
+from qlip.towers.load import load_clip, position_table
 from qlip.training.batch import Part, TrainBatch
 from qlip.training.data import QlipDataModule
 from qlip.training.parts import SumOfParts
 from qlip.training.targets import Share, weights_digest
+from qlip.zoo.resolve import solved_position
 
 
 @dataclass(frozen=True)

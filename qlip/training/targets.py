@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from qlip.models.images import read_image
-from qlip.models.processing import QlipImageProcessor
+from qlip.images.processor import QlipImageProcessor
+from qlip.images.read import read_image
 
 log = logging.getLogger(__name__)
 

@@ -8,10 +8,11 @@ from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import HTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
 from qlip.core.position import PositionMLP
-from qlip.models.clip import load_clip, position_table, solved_position, vision_tower
+from qlip.towers.load import load_clip, position_table, vision_tower
 from qlip.zoo.card import is_hub_id
 from qlip.zoo.config import EntryError, ZooConfig
 from qlip.zoo.registry import PACKAGE, REGISTRY, SOLVE, Entry, is_name
+from qlip.zoo.resolve import solved_position
 from qlip.zoo.store import CARD, CONFIG, FILES, WEIGHTS, load_folder, local_entries, replacing, save, sha256
 
 PACKAGED = Path(__file__).parent / "entries"

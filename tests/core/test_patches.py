@@ -1,13 +1,13 @@
 """Patches against torch's own resampling of one leaf at a time, and ragged batches."""
 
 import pytest
-import reference
 import torch
 import torch.nn.functional as F
 
 from qlip import PatchBatch, Quadtree, patchify
 from qlip.core.resample import resample
-from tests.counting import Waits
+from tests.core import reference
+from tests.operation_counters import Waits
 
 
 def cut(seed: int, cover: str = "roots"):

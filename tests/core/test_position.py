@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from qlip import PositionMLP, TablePosition
 from qlip.core.position import grid_coords, sample_table
 from qlip.core.readout import project_readout, solve_readout
-from qlip.models.synthetic import smooth_table
+from qlip.towers.synthetic import smooth_table
 
 MODES = ("bicubic", "bilinear", "nearest", "zero")
 GRIDS = (24, 16, 14, 7)

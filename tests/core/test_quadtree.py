@@ -3,13 +3,13 @@
 import math
 
 import pytest
-import reference
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qlip import Leaves, Quadtree
 from qlip.core.criteria import CRITERIA
+from tests.core import reference
 
 SEEDS = range(200)
 COVERS = ("roots", "full")

@@ -5,10 +5,11 @@ from pathlib import Path
 import datasets
 import pytest
 
-from qlip.models.clip import position_table, solved_position
-from qlip.models.position_file import write_position
+from qlip.towers.load import position_table
+from qlip.zoo.position_file import write_position
+from qlip.zoo.resolve import solved_position
 from tests.evaluation.local_data import MAKERS
-from tests.llava.tiny import tiny_llava, tiny_processor
+from tests.families.tiny_llava import tiny_llava, tiny_processor
 
 collect_ignore = [] if importlib.util.find_spec("ray") else ["test_ray.py"]  # too heavy for everybody's environment
 

@@ -8,9 +8,11 @@ from pathlib import Path
 import datasets
 
 from qlip.evaluation.benchmarks import BENCHMARKS
-from tests.llava.tiny import scene
+from tests.families.tiny_llava import scene
 
-PAPER = [name for name in BENCHMARKS if not name.endswith("-pocket")]  # the drawn ones: tests/pocket/test_benchmarks.py
+PAPER = [
+    name for name in BENCHMARKS if not name.endswith("-pocket")
+]  # the drawn ones: tests/evaluation/test_pocket_benchmarks.py
 
 COLOURS = ["red", "green", "blue"]
 LETTERS = "ABCD"

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torchmetrics.functional.classification import binary_f1_score, binary_precision, binary_recall
 
-from qlip.evaluation.arm import CHATS
 from qlip.evaluation.benchmarks import BENCHMARKS, get_benchmark
 from qlip.evaluation.benchmarks.base import SINGLE_LETTER, SINGLE_WORD
+from qlip.evaluation.run.arm import CHATS
 from qlip.evaluation.statistics import score
 from tests.evaluation.local_data import PAPER
 

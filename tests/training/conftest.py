@@ -10,7 +10,7 @@ from torch import Tensor
 
 from qlip.core.patches import PatchBatch
 from qlip.core.quadtree import Quadtree
-from qlip.models.synthetic import random_clip
+from qlip.towers.synthetic import random_clip
 
 
 @pytest.fixture(scope="session")

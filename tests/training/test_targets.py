@@ -11,8 +11,8 @@ import torch.multiprocessing as mp
 from torch import Tensor
 
 from qlip.core.quadtree import Quadtree
-from qlip.models.processing import QlipImageProcessor
-from qlip.training.photos import image_size
+from qlip.data.photos import image_size
+from qlip.images.processor import QlipImageProcessor
 from qlip.training.targets import Encode, Share, Targets, UnreadableImages, load_or_compute, weights_digest
 from tests.training.conftest import draw_photos
 

@@ -1,6 +1,6 @@
 import pytest
 
-from qlip.models.synthetic import random_clip
+from qlip.towers.synthetic import random_clip
 from qlip.zoo.load import solve
 from qlip.zoo.store import save
 from tests.zoo.helpers import describe, tiny_position

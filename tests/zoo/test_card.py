@@ -3,7 +3,7 @@ import re
 import pytest
 from huggingface_hub import ModelCard
 
-from qlip.models.synthetic import random_clip
+from qlip.towers.synthetic import random_clip
 from qlip.zoo.card import is_hub_id, model_card
 from qlip.zoo.store import save
 from tests.zoo.helpers import describe, same, tiny_position

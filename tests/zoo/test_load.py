@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import qlip
-from qlip.models.clip import load_clip, position_table
+from qlip.towers.load import load_clip, position_table
 from qlip.zoo import load as zoo
 from qlip.zoo.config import EntryError, ZooConfig
 from qlip.zoo.load import NotFoundError, load, pull, push

@@ -14,12 +14,7 @@ from typing import Any
 
 import datasets
 
-from qlip.evaluation.benchmarks.base import Question, Style
-from qlip.evaluation.benchmarks.parsing import parse_words
-from qlip.evaluation.benchmarks.pope import Pope
-from qlip.evaluation.benchmarks.source import Source
-from qlip.evaluation.benchmarks.vstar import VStar
-from qlip.pocket.language import (
+from qlip.data.language import (
     Choice,
     Negative,
     Thing,
@@ -30,7 +25,12 @@ from qlip.pocket.language import (
     ask_side,
     in_words,
 )
-from qlip.pocket.pictures import drawn, small_objects
+from qlip.data.pictures import drawn, small_objects
+from qlip.evaluation.benchmarks.base import Question, Style
+from qlip.evaluation.benchmarks.parsing import parse_words
+from qlip.evaluation.benchmarks.pope import Pope
+from qlip.evaluation.benchmarks.source import Source
+from qlip.evaluation.benchmarks.vstar import VStar
 
 QUESTIONS = 500
 SEED = 20_000  # far from the seeds of training

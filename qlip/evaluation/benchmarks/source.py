@@ -11,7 +11,7 @@ import datasets
 from huggingface_hub import HfApi
 from PIL import Image
 
-from qlip.models.images import ImageLike
+from qlip.images.read import ImageLike
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Pictures to train, measure and look at: photographs, drawn scenes, any folder."""

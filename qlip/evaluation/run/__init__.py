@@ -1,0 +1,1 @@
+"""Asking and measuring: one run, one folder."""

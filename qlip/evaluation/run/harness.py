@@ -1,0 +1,110 @@
+"""A converted LLaVA as a model of lmms-eval (extra ``lmms-eval``): ``--model qlip``.
+
+    lmms-eval --model qlip --model_args pretrained=llava-hf/llava-1.5-7b-hf,size=476,alpha=1.3 --tasks vstar_bench
+
+lmms-eval finds it through the entry point ``lmms_eval.models``. Prompts, data and parsers are the harness's own there.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from lmms_eval.api.model import lmms
+from lmms_eval.models.registry_v2 import ModelManifest
+
+from qlip.evaluation.run.arm import CHATS, Vision, load_arm
+
+MANIFEST = ModelManifest("qlip", simple_class_path="qlip.evaluation.run.harness.QlipLlava")
+
+
+class QlipLlava(lmms):
+    """LLaVA-1.5, converted, or stock with ``baseline``; the same arm as ``evaluate.py vqa`` measures.
+
+    Args:
+        pretrained: Hub id or folder of a LLaVA.
+        revision: Of a Hub id.
+        dtype: Of the weights.
+        device: Where to compute.
+        batch_size: Questions in a batch.
+        vision: Fields of `Vision`: baseline, position, size, crop, alpha, max_tokens, criterion, cover, seed.
+    """
+
+    def __init__(
+        self,
+        pretrained: str = "llava-hf/llava-1.5-7b-hf",
+        revision: str | None = None,
+        dtype: Any = "bfloat16",
+        device: str = "cuda",
+        batch_size: int | str = 1,
+        **vision: Any,
+    ) -> None:
+        super().__init__()
+        harness = {"max_batch_size", "force_simple"}  # what lmms-eval adds on its own
+        fields = {name: value for name, value in vision.items() if name not in harness}
+        unknown = sorted(fields.keys() - Vision.__dataclass_fields__.keys())
+        if unknown:
+            raise ValueError(f"model_args: got {', '.join(unknown)}; takes {', '.join(Vision.__dataclass_fields__)}")
+        self.arm = load_arm(pretrained, Vision(**fields), revision, dtype)
+        self.arm.model.to(device)
+        self.where, self.batch_size = device, int(batch_size)
+
+    def generate_until(self, requests: list[Any]) -> list[str]:
+        """Greedy answers, in the order of the requests; those of like settings share a batch."""
+        answers: list[str] = []
+        for batch in self._batches(requests):
+            answers += self._answer(batch)
+        return answers
+
+    def _batches(self, requests: list[Any]) -> Iterator[list[Any]]:
+        """Neighbours with the same settings, at most ``batch_size`` of them."""
+        batch: list[Any] = []
+        for request in requests:
+            if batch and (len(batch) == self.batch_size or request.args[1] != batch[0].args[1]):
+                yield batch
+                batch = []
+            batch.append(request)
+        if batch:
+            yield batch
+
+    @torch.no_grad()
+    def _answer(self, batch: list[Any]) -> list[str]:
+        items = []
+        for context, _, to_visual, document, task, split in (request.args for request in batch):
+            (image,) = to_visual(self.task_dict[task][split][document])
+            items.append(self.arm.prepare(image, CHATS["llava"].format(context.replace("<image>", "").strip()), 0))
+        inputs = self.arm.collate(items)
+        settings = batch[0].args[1]
+        if isinstance(inputs["pixel_values"], torch.Tensor):
+            inputs["pixel_values"] = inputs["pixel_values"].to(self.where, self.arm.model.dtype)
+        ids, mask = (inputs[name].to(self.where) for name in ("input_ids", "attention_mask"))
+        tokens = self.arm.model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            pixel_values=inputs["pixel_values"],
+            max_new_tokens=settings.get("max_new_tokens", 128),
+            do_sample=False,
+        )
+        return [_until(text, settings.get("until") or []) for text in self.arm.decode(tokens[:, ids.shape[1] :])]
+
+    def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
+        """Not asked for by the paper's seven tasks.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError("loglikelihood: qlip answers tasks that generate; V* by likelihood is evaluate.py's")
+
+    def generate_until_multi_round(self, requests: list[Any]) -> list[str]:
+        """Not asked for by the paper's seven tasks.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError("generate_until_multi_round: qlip answers tasks of one round")
+
+
+def _until(text: str, ends: str | list[str]) -> str:
+    """The text before the first of the ends."""
+    for end in [ends] if isinstance(ends, str) else ends:
+        text = text.split(end)[0] if end else text
+    return text

@@ -1,0 +1,195 @@
+"""Asking questions with Lightning: batches sorted by tokens, shared out over devices, every answer on disk at once."""
+
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from qlip.evaluation.benchmarks.base import Benchmark, Question, Style
+from qlip.evaluation.benchmarks.source import Source
+from qlip.evaluation.journal import Journal
+from qlip.evaluation.run.arm import Arm, Prepared
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A batch: which questions, and their inputs."""
+
+    questions: list[Question]
+    items: list[Prepared]
+    inputs: dict[str, Any]
+
+
+class Batches(Sampler[list[int]]):
+    """This rank's share of the batches; each item is in one batch of one rank, whatever the count.
+
+    Args:
+        costs: Tokens of each item. Items of like cost share a batch, which spares padding; the longest come first, so that
+            too large a batch fails at once.
+        batch_size: Items in a batch.
+        rank: Of this process.
+        world_size: Number of processes.
+    """
+
+    def __init__(self, costs: Sequence[int], batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        order = sorted(range(len(costs)), key=lambda i: -costs[i])
+        batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+        self.batches = batches[rank::world_size]
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+class PreparedQuestions(Dataset[tuple[Question, Prepared]]):
+    """Questions as an arm wants them: picture read and cut, prompt in tokens."""
+
+    def __init__(self, questions: Sequence[Question], source: Source, arm: Arm, chat: str) -> None:
+        self.questions, self.source, self.arm, self.chat = questions, source, arm, chat
+
+    def __len__(self) -> int:
+        return len(self.questions)
+
+    def __getitem__(self, index: int) -> tuple[Question, Prepared]:
+        question = self.questions[index]
+        # by its name, so that an answer does not hang on the batch, the rank, or how often a run was stopped
+        seed = zlib.crc32(f"{self.arm.vision.seed}:{question.id}".encode())
+        image = self.source.image(question.row)
+        return question, self.arm.prepare(image, self.chat.format(question.prompt), seed)
+
+
+class QuestionData(L.LightningDataModule):
+    """The questions still open, agreed on by all ranks.
+
+    Args:
+        questions: All of them.
+        source: Their pictures.
+        arm: Prepares them.
+        chat: Frame of the conversation, with ``{}`` where the question belongs.
+        journal: Knows which are answered.
+        batch_size: Questions in a batch on each device.
+        workers: Processes that read and cut pictures.
+    """
+
+    def __init__(
+        self,
+        questions: Sequence[Question],
+        source: Source,
+        arm: Arm,
+        chat: str,
+        journal: Journal,
+        batch_size: int,
+        workers: int,
+    ) -> None:
+        super().__init__()
+        self.questions, self.source, self.arm, self.chat, self.journal = questions, source, arm, chat, journal
+        self.batch_size, self.workers = batch_size, workers
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Batches of open questions, this rank's alone."""
+        trainer: Any = self.trainer
+        # One rank reads the journal for all: another may look after the first answers are in and share out differently.
+        done = trainer.strategy.broadcast({record["id"] for record in self.journal.recover()})
+        questions = [question for question in self.questions if question.id not in done]
+        sizes = self.source.sizes()
+        costs = [self.arm.cost(*sizes[question.row]) for question in questions]
+        dataset = PreparedQuestions(questions, self.source, self.arm, self.chat)
+        batches = Batches(costs, self.batch_size, trainer.global_rank, trainer.world_size)
+        return DataLoader(dataset, batch_sampler=batches, collate_fn=self._collate, num_workers=self.workers)
+
+    def _collate(self, pairs: list[tuple[Question, Prepared]]) -> Asked:
+        items = [item for _, item in pairs]
+        return Asked([question for question, _ in pairs], items, self.arm.collate(items))
+
+    def transfer_batch_to_device(self, batch: Asked, device: torch.device, dataloader_idx: int) -> Asked:
+        """Move the inputs; questions stay."""
+        inputs = super().transfer_batch_to_device(batch.inputs, device, dataloader_idx)
+        return Asked(batch.questions, batch.items, inputs)
+
+
+class Answering(L.LightningModule):
+    """Answers batches greedily and writes each to the journal.
+
+    Args:
+        arm: The model.
+        benchmark: Parses the answers.
+        style: Of prompt and parser.
+        max_new_tokens: Longest answer.
+        journal: Gets the answers.
+    """
+
+    def __init__(self, arm: Arm, benchmark: Benchmark, style: Style, max_new_tokens: int, journal: Journal) -> None:
+        super().__init__()
+        self.arm, self.benchmark, self.style, self.journal = arm, benchmark, style, journal
+        self.model, self.max_new_tokens = arm.model, max_new_tokens
+
+    def predict_step(self, batch: Asked, batch_idx: int) -> int:
+        """Ask one batch and return the number of its answers; its seconds are shared out equally."""
+        start = time.perf_counter()
+        if batch.questions[0].candidates:
+            answers = [self.likeliest(*pair) for pair in zip(batch.questions, batch.items, strict=True)]
+        else:
+            answers = self.generate(batch.inputs)
+        seconds = (time.perf_counter() - start) / len(answers)
+        triples = zip(batch.questions, batch.items, answers, strict=True)
+        self.journal.append([self._record(*triple, seconds) for triple in triples])
+        return len(answers)
+
+    def generate(self, inputs: dict[str, Any]) -> list[str]:
+        """Greedy answers to a batch."""
+        inputs = {**inputs, "pixel_values": self._cast(inputs["pixel_values"])}
+        tokens = self.model.generate(**inputs, max_new_tokens=self.max_new_tokens, do_sample=False, num_beams=1)
+        return self.arm.decode(tokens[:, inputs["input_ids"].shape[1] :])
+
+    def likeliest(self, question: Question, item: Prepared) -> str:
+        """The candidate with the lowest mean loss over its tokens (V*'s own way)."""
+        ends = [self.arm.encode(candidate) for candidate in question.candidates]
+        rows = [Prepared(torch.cat([item.input_ids, end]), item.pixel_values, item.tokens) for end in ends]
+        inputs = {k: _to(v, self.device) for k, v in self.arm.collate(rows).items()}
+        logits = self.model(**{**inputs, "pixel_values": self._cast(inputs["pixel_values"])}).logits.float()
+        losses = []
+        for row, end in enumerate(ends):  # padded on the left, so every row ends with its candidate
+            predicted = logits[row, -len(end) - 1 : -1]
+            losses.append(F.cross_entropy(predicted, end.to(predicted.device)))
+        return question.candidates[int(torch.stack(losses).argmin())]
+
+    def on_predict_end(self) -> None:
+        """Wait until every rank has written its answers."""
+        self.trainer.strategy.barrier("answers")
+
+    def _cast(self, pixel_values: Any) -> Any:
+        """The stock model wants pixels in its own dtype; a converted one casts for itself."""
+        return pixel_values.to(self.model.dtype) if isinstance(pixel_values, Tensor) else pixel_values
+
+    def _record(self, question: Question, item: Prepared, raw: str, seconds: float) -> dict[str, Any]:
+        parsed = raw if question.candidates else self.benchmark.parse(raw, question.options, self.style)
+        return {
+            "id": question.id,
+            "prompt": question.prompt,
+            "raw": raw,
+            "parsed": parsed,
+            "answer": question.answer,
+            "correct": self.benchmark.correct(parsed, question.answer),
+            "group": question.group,
+            "unit": question.unit or question.id,
+            "tokens": item.tokens,
+            "baseline_tokens": self.arm.baseline_tokens,
+            "prompt_tokens": len(item.input_ids),
+            "seconds": round(seconds, 6),
+        }
+
+
+def _to(value: Any, device: torch.device) -> Any:
+    """Move a tensor, or a list of pairs of tensors."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    return [tuple(part.to(device) for part in pair) for pair in value]

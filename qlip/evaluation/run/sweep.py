@@ -1,0 +1,180 @@
+"""Many cells from one YAML file: those that are done are skipped, those that were stopped go on."""
+
+import dataclasses
+import itertools
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+
+from qlip.evaluation.results import RESULT
+from qlip.evaluation.run.bias import BiasConfig, is_measured, run_bias
+from qlip.evaluation.run.vqa import Cell, Run, run_vqa
+
+log = logging.getLogger(__name__)
+
+KEYS = ("out", "common", "grid", "run", "bias")
+Runner = Callable[[Sequence[tuple[Cell, Run]]], "dict[str, str]"]
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """Measure every cell of a sweep."""
+
+    sweep: Path
+    """YAML file: out, common, run, grid, bias (see configs/sweeps)."""
+    data: Path | None = None
+    """Folder with a copy of each benchmark, DATA/BENCHMARK; in place of the Hub."""
+    model: str | None = None
+    """A LLaVA, in place of the file's."""
+    out: Path | None = None
+    """Folder of the results, in place of the file's."""
+    cells: str = "0/1"
+    """``i/n``: every n-th cell from the i-th, for arrays of jobs; i counts from 0."""
+    ray: str | None = None
+    """Address of a Ray cluster, or ``local``: every cell is a task there (extra ``ray``)."""
+    gpus: float = 1.0
+    """GPUs of one cell's task on Ray."""
+    dry_run: bool = False
+    """List the cells and what is left of them, and measure nothing."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The cells of a sweep, in order.
+
+    Attributes:
+        cells: Each with where and on what it is measured.
+        bias: Measurement of figure 4 to go with them, if the sweep has one.
+    """
+
+    cells: list[tuple[Cell, Run]]
+    bias: BiasConfig | None = None
+
+    @property
+    def open(self) -> list[tuple[Cell, Run]]:
+        """Those without a result."""
+        return [(cell, run) for cell, run in self.cells if not is_done(cell, run)]
+
+    @property
+    def open_bias(self) -> BiasConfig | None:
+        """Figure 4, if it is still to be measured."""
+        return None if self.bias is None or is_measured(self.bias) else self.bias
+
+
+def read_sweep(config: SweepConfig) -> Sweep:
+    """Read a sweep's file and make its cells.
+
+    Raises:
+        OSError: if there is no such file.
+        ValueError: if it names an unknown key, or a value that is not taken; the message names it.
+    """
+    values = yaml.safe_load(config.sweep.read_text(encoding="utf-8"))
+    unknown = sorted(set(values) - set(KEYS)) if isinstance(values, dict) else ["no mapping"]
+    if unknown or "grid" not in values:
+        raise ValueError(
+            f"sweep: {config.sweep} has {', '.join(unknown) or 'no grid'}; takes {', '.join(KEYS)}, grid at least"
+        )
+    common = dict(values.get("common", {})) | ({"model": config.model} if config.model else {})
+    out = config.out or Path(values.get("out", f"results/{config.sweep.stem}"))
+    cells: list[tuple[Cell, Run]] = []
+    for fields in expand(values["grid"]):
+        cell = _typed(Cell, common | fields, config.sweep)
+        data = {"data": str(config.data / cell.benchmark)} if config.data else {}
+        run = _typed(Run, {**values.get("run", {}), **data, "out": str(out / cell.folder)}, config.sweep)
+        cells.append((cell, run))
+    unique = {run.out: (cell, run) for cell, run in cells}  # grids may overlap
+    bias = _typed(BiasConfig, {"out": str(out / "bias"), **values["bias"]}, config.sweep) if "bias" in values else None
+    return Sweep(list(unique.values()), bias)
+
+
+def expand(grid: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Every combination of the values of each entry; a value that is no list stands for itself."""
+    for entry in grid:
+        names = list(entry)
+        values = [value if isinstance(value, list) else [value] for value in entry.values()]
+        for combination in itertools.product(*values):
+            yield dict(zip(names, combination, strict=True))
+
+
+def _typed(kind: Any, fields: dict[str, Any], source: Path) -> Any:
+    """A dataclass from plain values, checked as the command line checks them."""
+    known = [field.name for field in dataclasses.fields(kind)]
+    unknown = sorted(fields.keys() - set(known))
+    if unknown:
+        raise ValueError(f"sweep: {source} has {', '.join(unknown)}; takes {', '.join(known)}")
+    try:
+        return kind(**{name: _checked(kind, name, json.dumps(value)) for name, value in fields.items()})
+    except (ArgumentError, TypeError) as error:
+        raise ValueError(f"sweep: {source}: {error}") from error
+
+
+@cache  # thousands of cells share a handful of values
+def _checked(kind: Any, name: str, value: str) -> Any:
+    """The value of one field, given as JSON."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument(f"--{name}", type=get_type_hints(kind)[name])
+    return parser.parse_object({name: json.loads(value)})[name]
+
+
+def share(cells: Sequence[tuple[Cell, Run]], part: str) -> list[tuple[Cell, Run]]:
+    """Every n-th cell from the i-th, for ``part`` "i/n".
+
+    Raises:
+        ValueError: if the part is written otherwise, or i is not below n.
+    """
+    first, slash, count = part.partition("/")
+    if not (slash and first.isdigit() and count.isdigit() and int(first) < int(count)):
+        raise ValueError(f"cells: got {part!r}; takes i/n with i from 0 to n - 1, for example 0/8")
+    return list(cells[int(first) :: int(count)])
+
+
+def is_done(cell: Cell, run: Run) -> bool:
+    """Whether a cell has its result."""
+    assert run.out is not None
+    path = run.out / RESULT
+    return path.is_file() and json.loads(path.read_text(encoding="utf-8"))["config"] == json.loads(
+        json.dumps(asdict(cell))
+    )
+
+
+def run_here(cells: Sequence[tuple[Cell, Run]]) -> dict[str, str]:
+    """Measure cells one after the other in this process; what failed and why, by folder.
+
+    A cell that fails does not stop the others; one that the user stops does.
+    """
+    failed = {}
+    for number, (cell, run) in enumerate(cells, start=1):
+        log.info("cell %d of %d: %s", number, len(cells), cell.folder)
+        try:
+            run_vqa(cell, run)
+        except (OSError, ValueError, RuntimeError) as error:
+            log.exception("cell %s failed; the next one goes on", cell.folder)
+            failed[cell.folder] = f"{type(error).__name__}: {error}"
+    return failed
+
+
+def run_sweep(config: SweepConfig, runner: Runner = run_here) -> Sweep:
+    """Measure what is left of this part of a sweep; figure 4 comes last, and belongs to part 0.
+
+    Raises:
+        OSError: if cells failed, naming them; run again to try them again.
+        ValueError: if figure 4's images are not there or an option is not taken.
+    """
+    whole = read_sweep(config)
+    sweep = Sweep(share(whole.cells, config.cells), whole.bias if config.cells.startswith("0/") else None)
+    if config.dry_run:
+        return sweep
+    failed = runner(sweep.open)
+    if failed:
+        listed = "\n".join(f"  {name}: {why}" for name, why in failed.items())
+        raise OSError(f"{len(failed)} of {len(sweep.cells)} cells failed; the same command tries them again\n{listed}")
+    if sweep.open_bias:
+        run_bias(sweep.open_bias)
+    return sweep

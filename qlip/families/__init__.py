@@ -1,0 +1,1 @@
+"""Whole models of transformers, one small file each, and what is common to them."""

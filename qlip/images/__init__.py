@@ -1,0 +1,1 @@
+"""Reading any picture, preparing it, and how it travels to a model."""

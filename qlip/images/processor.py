@@ -1,0 +1,156 @@
+"""From pictures to ragged batches of patches: the preprocessing of every qlip model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
+
+from PIL import Image
+from torch import Tensor
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+
+from qlip.core.patches import PatchBatch
+from qlip.core.quadtree import Leaves, Quadtree
+from qlip.images.read import (
+    ImageLike,
+    centre_crop,
+    normalise,
+    pad_to_square,
+    resize_shortest_edge,
+    shortest_edge_shape,
+    to_rgb,
+)
+
+Crop = Literal["patch", "square"]
+Pad = Literal["square"]
+OPTIONS = ("alpha", "max_tokens", "size", "crop", "pad")
+
+
+@dataclass(frozen=True)
+class QlipImageProcessor:
+    """Resize, crop to whole patches, normalise, and cut along a quadtree.
+
+    Attributes:
+        size: Shortest edge in pixels after resizing, aspect kept; None leaves the image at its native size.
+        crop: ``"patch"`` trims each side to whole patches, from the centre; ``"square"`` cuts the centred square, which
+            with ``size=336`` is Hugging Face's preprocessing of CLIP.
+        quadtree: Chooses the leaves; its ``patch_size`` must be the encoder's.
+        mean, std: Of the channels in [0, 1]; CLIP's own by default.
+        pad: ``"square"`` first puts the picture in the middle of a square of the mean colour, which with ``size=336`` is
+            the preprocessing of LLaVA's original repository; None leaves its shape alone.
+    """
+
+    size: int | None = 336
+    crop: Crop = "patch"
+    quadtree: Quadtree = field(default_factory=Quadtree)
+    mean: tuple[float, ...] = tuple(OPENAI_CLIP_MEAN)
+    std: tuple[float, ...] = tuple(OPENAI_CLIP_STD)
+    pad: Pad | None = None
+
+    def __post_init__(self) -> None:
+        if self.crop not in get_args(Crop):
+            raise ValueError(f"crop: got {self.crop!r}; takes 'patch' or 'square'")
+        if self.pad not in (None, *get_args(Pad)):
+            raise ValueError(f"pad: got {self.pad!r}; takes 'square' or None")
+        if self.size is not None and (not isinstance(self.size, int) or self.size < self.quadtree.patch_size):
+            raise ValueError(
+                f"size: got {self.size}; takes at least one patch ({self.quadtree.patch_size} pixels), or None for native"
+            )
+
+    def __call__(self, images: ImageLike | Sequence[ImageLike], **options: Any) -> PatchBatch:
+        """Prepare one image or several, of any sizes, as one ragged batch.
+
+        Args:
+            images: What `qlip.images.read.to_rgb` takes.
+            options: For this call alone, see `with_options`.
+
+        Raises:
+            ValueError: if an image is smaller than a patch, or no image is given.
+        """
+        settings = self.with_options(**options)
+        cut = (settings.cut(image) for image in _as_list(images))
+        return PatchBatch.collate(PatchBatch.from_image(image, leaves) for image, leaves in cut)
+
+    def with_options(self, **options: Any) -> "QlipImageProcessor":
+        """A processor with some settings changed.
+
+        Args:
+            options: ``size``, ``crop``, ``pad``, and the quadtree's ``alpha`` and ``max_tokens``. An ``alpha`` puts an
+                earlier ``max_tokens`` out of force; where both are given, ``max_tokens`` counts.
+
+        Raises:
+            TypeError: for any other name.
+            ValueError: for a value that is not taken.
+        """
+        unknown = sorted(options.keys() - set(OPTIONS))
+        if unknown:
+            raise TypeError(f"options: got {', '.join(unknown)}; takes {', '.join(OPTIONS)}")
+        if "alpha" in options:
+            options = {"max_tokens": None, **options}
+        tree = {name: options.pop(name) for name in ("alpha", "max_tokens") if name in options}
+        quadtree = replace(self.quadtree, **tree) if tree else self.quadtree
+        return replace(self, quadtree=quadtree, **options)
+
+    def count_tokens(self, images: ImageLike | Sequence[ImageLike], **options: Any) -> list[int]:
+        """Patches that each image will take, class token not counted; nothing is resampled or encoded.
+
+        Args:
+            images: As in a call.
+            options: As in a call.
+        """
+        settings = self.with_options(**options)
+        return [len(settings.cut(image)[1]) for image in _as_list(images)]
+
+    def cut(self, image: ImageLike) -> tuple[Tensor, Leaves]:
+        """The prepared image ``(3, H, W)`` and its leaves.
+
+        Raises:
+            ValueError: if the image is smaller than a patch, or the token budget smaller than the fewest leaves.
+        """
+        prepared = self.prepare(image)
+        return prepared, self.quadtree.batch(prepared[None])[0]
+
+    def prepare(self, image: ImageLike) -> Tensor:
+        """Resize, crop and normalise: ``(3, H, W)`` float32, both sides whole patches.
+
+        Raises:
+            ValueError: if the image is smaller than a patch.
+        """
+        return normalise(self.view(image), self.mean, self.std)
+
+    def view(self, image: ImageLike) -> Image.Image:
+        """The part of the picture that the encoder sees, as an RGB image whose sides are whole patches.
+
+        Raises:
+            ValueError: if the image is smaller than a patch.
+        """
+        picture = to_rgb(image)
+        h, w = self.grid(picture.height, picture.width)
+        if self.pad == "square":
+            picture = pad_to_square(picture, self.mean)
+        if self.size is not None:
+            picture = resize_shortest_edge(picture, self.size)
+        p = self.quadtree.patch_size
+        return centre_crop(picture, h * p, w * p)
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of patches that a picture of ``height x width`` pixels becomes: what a uniform grid would cost.
+
+        Raises:
+            ValueError: if the image is smaller than a patch.
+        """
+        if self.pad == "square":
+            height = width = max(height, width)
+        if self.size is not None:
+            height, width = shortest_edge_shape(height, width, self.size)
+        p = self.quadtree.patch_size
+        h, w = height // p, width // p
+        if not h or not w:
+            raise ValueError(
+                f"image: got {width} x {height} pixels, less than one patch of {p}; set size to enlarge it"
+            )
+        return (min(h, w), min(h, w)) if self.crop == "square" else (h, w)
+
+
+def _as_list(images: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:
+    """One image as a list of one."""
+    return list(images) if isinstance(images, Sequence) and not isinstance(images, str) else [images]  # type: ignore[list-item]

@@ -1,1 +1,0 @@
-"""Adapters to Hugging Face transformers: the vision tower, preprocessing, whole models."""

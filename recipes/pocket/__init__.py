@@ -1,0 +1,1 @@
+"""Two small models on drawn scenes: docs/pocket.md."""

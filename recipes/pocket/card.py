@@ -1,0 +1,61 @@
+"""Model cards of the two pocket models."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from huggingface_hub import ModelCardData
+
+_CLIP = """A CLIP of 1.5 million parameters for 112 pixel images (patches of 14, 8 x 8 grid), trained on drawn scenes and captions of
+them. A stand-in with which methods that change CLIP's input can be tried in minutes on a laptop; it knows nothing of photographs.
+
+```python
+from transformers import CLIPModel, CLIPProcessor
+from qlip.shipped import shipped
+clip = CLIPModel.from_pretrained(shipped("pocket-clip"), dtype="float32")
+processor = CLIPProcessor.from_pretrained(shipped("pocket-clip"))
+```
+"""
+
+_LLAVA = """A LLaVA of 2 million parameters over pocket-clip's vision tower: it reads the last layer but one, as LLaVA-1.5 does, and answers
+questions about the colour, the place and the presence of shapes in drawn scenes. It has only ever seen 112 pixel images.
+
+```python
+from transformers import AutoProcessor, LlavaForConditionalGeneration
+from qlip.shipped import shipped
+model = LlavaForConditionalGeneration.from_pretrained(shipped("pocket-llava"), dtype="float32")
+processor = AutoProcessor.from_pretrained(shipped("pocket-llava"))
+```
+"""
+
+
+def clip_card(metrics: Mapping[str, float], seed: int, schedule: Any) -> str:
+    """The card of pocket-clip."""
+    return _card("pocket-clip", "zero-shot-image-classification", _CLIP, metrics, seed, schedule)
+
+
+def llava_card(metrics: Mapping[str, float], seed: int, schedule: Any) -> str:
+    """The card of pocket-llava."""
+    return _card("pocket-llava", "image-text-to-text", _LLAVA, metrics, seed, schedule)
+
+
+def _card(name: str, task: str, text: str, metrics: Mapping[str, float], seed: int, schedule: Any) -> str:
+    data = ModelCardData(
+        library_name="transformers", license="apache-2.0", pipeline_tag=task, tags=["qlip", "clip", "synthetic"]
+    )
+    rows = "\n".join(f"| {measure} | {value:.3f} |" for measure, value in metrics.items())
+    trained = ", ".join(f"{key} {value}" for key, value in asdict(schedule).items())
+    return f"""---
+{data.to_yaml()}
+---
+
+# {name}
+
+{text}
+| on fresh 112 px scenes | share right |
+|---|---|
+{rows}
+
+Weights in float16. Trained by `python -m recipes.pocket train --seed {seed}` ({trained}); qlip implements
+[QLIP](https://arxiv.org/abs/2505.23004).
+"""

@@ -1,0 +1,144 @@
+"""The command line of the pocket world: train the two models from a seed, check them, draw scenes to look at."""
+
+import hashlib
+import logging
+import shutil
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from jsonargparse import auto_cli, set_parsing_settings
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from rich.console import Console
+from rich.table import Table
+from safetensors.torch import load_file, save_file
+from torchvision.utils import make_grid, save_image
+from transformers import CLIPModel, LlavaForConditionalGeneration
+
+from qlip.data.scenes import draw_scenes
+from recipes.pocket.card import clip_card, llava_card
+from recipes.pocket.check import check_clip, check_llava
+from recipes.pocket.models import clip_processor, llava_processor
+from recipes.pocket.training import CLIP_SCHEDULE, READER_SCHEDULE, PocketClip, PocketReader, Readouts, Schedule
+
+CLIP, LLAVA, READOUTS = "pocket-clip", "pocket-llava", "readouts.safetensors"
+
+
+def train(
+    out: Path = Path("checkpoints/pocket"),
+    seed: int = 0,
+    clip: Schedule = CLIP_SCHEDULE,
+    reader: Schedule = READER_SCHEDULE,
+    scenes: int = 500,
+) -> None:
+    """Train both models; a run that was stopped goes on where it stopped, and what is finished stays.
+
+    Args:
+        out: Folder of the two models.
+        seed: Of weights and scenes.
+        clip: How long the CLIP is trained.
+        reader: How long projector and language model are trained.
+        scenes: How many fresh scenes the finished models are measured on.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    tower = PocketClip(clip, seed)
+    if not (out / CLIP).is_dir():
+        fit(tower, out / "run-clip")
+        save_file(tower.readouts.state_dict(), out / READOUTS)
+        metrics = check_clip(round_weights(tower.clip), scenes)
+        save_model(tower.clip, clip_processor(), out / CLIP, clip_card(metrics, seed, clip))
+    readouts = Readouts()
+    readouts.load_state_dict(load_file(out / READOUTS))
+    trained = CLIPModel.from_pretrained(out / CLIP, dtype=torch.float32)
+    if not (out / LLAVA).is_dir():
+        talker = PocketReader(trained.vision_model, readouts, reader, seed)
+        fit(talker, out / "run-llava")
+        metrics = check_llava(round_weights(talker.llava), scenes)
+        save_model(talker.llava, llava_processor(), out / LLAVA, llava_card(metrics, seed, reader))
+    check(out, scenes)
+
+
+def check(folder: Path = Path("checkpoints/pocket"), scenes: int = 500) -> None:
+    """Measure both models on fresh scenes of the size they were trained on, and print their sha256.
+
+    Args:
+        folder: Where `train` put them.
+        scenes: How many.
+    """
+    measured = {
+        CLIP: check_clip(CLIPModel.from_pretrained(folder / CLIP, dtype=torch.float32), scenes),
+        LLAVA: check_llava(LlavaForConditionalGeneration.from_pretrained(folder / LLAVA, dtype=torch.float32), scenes),
+    }
+    table = Table("model", "measure", "value")
+    for name, metrics in measured.items():
+        for measure, value in metrics.items():
+            table.add_row(name, measure, f"{value:.3f}")
+        table.add_row(name, "sha256", hashlib.sha256((folder / name / "model.safetensors").read_bytes()).hexdigest())
+    Console().print(table)
+
+
+def draw(out: Path = Path("scenes.png"), count: int = 24, height: int = 112, width: int = 112, seed: int = 0) -> None:
+    """Draw scenes into one picture.
+
+    Args:
+        out: The picture.
+        count: Number of scenes.
+        height: Of a scene in pixels.
+        width: Of a scene in pixels.
+        seed: Of the scenes.
+    """
+    scenes = draw_scenes(count, height, width, torch.Generator().manual_seed(seed))
+    save_image(make_grid(scenes.images, nrow=8), out)
+
+
+def fit(module: PocketClip | PocketReader, folder: Path) -> None:
+    """Train to the end of the module's schedule, from the last checkpoint in ``folder`` if there is one."""
+    last = folder / "last.ckpt"
+    checkpoint = ModelCheckpoint(folder, every_n_train_steps=50, save_last=True, save_top_k=1, save_on_exception=True)
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_steps=module.schedule.steps,
+        log_every_n_steps=10,
+        callbacks=[checkpoint, RichProgressBar()],
+        logger=TensorBoardLogger(folder, name="", version=""),
+        enable_model_summary=False,
+    )
+    trainer.fit(module, ckpt_path=last if last.is_file() else None, weights_only=True)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+
+
+@torch.no_grad()
+def round_weights(model: Any) -> Any:
+    """Round float32 weights to what is stored of them; buffers, such as rotary frequencies, are made anew on loading."""
+    for parameter in model.parameters():
+        parameter.copy_(parameter.half())
+    return model
+
+
+def save_model(model: Any, processor: Any, folder: Path, card: str) -> None:
+    """Write model (float16), processor and card to one folder; aside, then renamed."""
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        model.eval().half().save_pretrained(aside)
+        model.float()
+        processor.save_pretrained(aside)
+        (aside / "README.md").write_text(card, encoding="utf-8")
+        aside.chmod(0o755)  # a temporary folder is the user's alone
+        for file in aside.iterdir():
+            file.chmod(0o644)
+        aside.rename(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="lightning")
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    auto_cli({"train": train, "check": check, "draw": draw}, args=args)

@@ -1,0 +1,169 @@
+"""The bias measures: against finite differences, against CLIP itself, and from a folder to files."""
+
+import csv
+import json
+import shutil
+
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from qlip import Quadtree
+from qlip.core.bias import position_gradient_norms
+from qlip.core.patches import PatchBatch
+from qlip.encoder import QlipVisionModel
+from qlip.evaluation.cli import main
+from qlip.evaluation.run import bias
+from qlip.evaluation.run.metrics import GridResidual, InterpolationBias, MesoscopicBias
+from qlip.images.processor import QlipImageProcessor
+from qlip.towers.load import position_table
+from qlip.towers.synthetic import random_clip
+from qlip.zoo.resolve import solved_position
+from tests.evaluation.fake_answers import make_run
+from tests.families.tiny_llava import scene
+
+UNIFORM = Quadtree(criterion="uniform")
+
+
+@pytest.fixture(scope="session")
+def clip():
+    return random_clip(64, 3).requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def batch():
+    """Two images of different length, so one is padded."""
+    views = [QlipImageProcessor(size, "square", UNIFORM)(scene(200, 160, size)) for size in (84, 70)]
+    return PatchBatch.collate(views)
+
+
+def test_the_gradient_of_eq_1_is_that_of_finite_differences(clip, batch):
+    clip = random_clip(64, 3).double().requires_grad_(False)
+    model = QlipVisionModel.from_clip(clip, "bicubic")
+    double = PatchBatch(batch.patches.double(), batch.coords, batch.mask)
+    target = torch.randn(2, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    positions = model.position(batch.coords).double()
+
+    def cosine(p):
+        return F.cosine_similarity(model(double, positions=p).pooler_output, target)
+
+    direction = torch.randn(positions.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    direction /= direction.flatten(1).norm(dim=1)[:, None, None]
+    positions.requires_grad_()
+    norms = position_gradient_norms(model(double, positions=positions).pooler_output, target, positions)
+    (gradient,) = torch.autograd.grad(cosine(positions).sum(), positions)
+    with torch.no_grad():
+        step = 1e-5
+        along = (cosine(positions + step * direction) - cosine(positions - step * direction)) / (2 * step)
+        assert torch.allclose(along, (gradient * direction).flatten(1).sum(1), rtol=1e-4)
+        steepest = gradient / gradient.flatten(1).norm(dim=1)[:, None, None]
+        climb = (cosine(positions + step * steepest) - cosine(positions - step * steepest)) / (2 * step)
+    assert torch.allclose(norms, climb.float(), rtol=1e-4)
+    assert gradient[1, 25:].abs().max() == 0  # padding
+    assert norms.shape == (2,)
+
+
+def test_metrics_are_means_over_images_however_they_are_batched(clip, batch):
+    model = QlipVisionModel.from_clip(clip, "bicubic")
+    target = torch.randn(2, 64, generator=torch.Generator().manual_seed(0))
+
+    def updated(parts):
+        bias, cosine = InterpolationBias(), MesoscopicBias()
+        for part in parts:
+            one = PatchBatch(batch.patches[part], batch.coords[part], batch.mask[part])
+            positions = model.position(one.coords).requires_grad_()
+            cls = model(one, positions=positions).pooler_output
+            bias.update(cls, target[part], positions)
+            cosine.update(cls, target[part])
+        return bias.compute(), cosine.compute()
+
+    together, apart = updated([slice(0, 2)]), updated([slice(0, 1), slice(1, 2)])
+    assert torch.allclose(torch.stack(together), torch.stack(apart), rtol=1e-4)
+    assert together[0] > 0
+
+
+def test_metrics_of_two_devices_add_up():
+    target, cls = torch.tensor([[1.0, 0.0]] * 3), torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+    one, two = MesoscopicBias(), MesoscopicBias()
+    one.update(cls[:1], target[:1])
+    two.update(cls[1:], target[1:])
+    one.merge_state(two)
+    assert one.compute() == 0
+
+
+def test_the_residual_is_the_positions_own(clip):
+    table = position_table(clip)
+    position = solved_position(table, hidden=640, depth=2, fourier=24)
+    metric = GridResidual()
+    metric.update(position, table)
+    got = metric.compute()
+    assert got["R"] == pytest.approx(position.residual(table)[0].item())
+    assert got["offgrid"] == pytest.approx(position.offgrid(table))
+    assert 0 < got["R"] < 5e-7
+
+
+@pytest.fixture(scope="session")
+def measured(tmp_path_factory):
+    root = tmp_path_factory.mktemp("bias")
+    (root / "photos" / "more").mkdir(parents=True)
+    scene(400, 350, 0).save(root / "photos" / "a.png")
+    scene(360, 420, 1).save(root / "photos" / "more" / "b.JPG", "JPEG")
+    (root / "photos" / "notes.txt").write_text("no image")
+    options = ["--clip=random:64x3", "--sizes=[224,448,112]", "--alpha=1.0", f"--out={root / 'out'}", "--device=cpu"]
+    main(["bias", str(root / "photos"), *options])
+    return root / "out"
+
+
+def test_rows_are_all_there(measured):
+    found = json.loads((measured / "bias.json").read_text())
+    rows = {(row["size"], row["position"], row["quadtree"]): row for row in found["rows"]}
+    assert found["images"] == 2
+    assert len(rows) == 3 * 4 * 2
+    assert rows[336, "mlp", False]["tokens"] == 576
+    assert rows[336, "mlp", True]["tokens"] < 576
+    # at its own size, uncut, CLIP is compared with itself
+    assert all(rows[336, kind, False]["cosine"] == pytest.approx(1, abs=1e-4) for kind in ("mlp", "bicubic", "zero"))
+    assert rows[336, "bicubic", False]["interpolation_bias"] < 1e-2 < rows[224, "bicubic", False]["interpolation_bias"]
+    assert all(rows[448, kind, False]["cosine"] < 0.9999 for kind in ("mlp", "bicubic", "bilinear", "zero"))
+    assert rows[448, "zero", False]["interpolation_bias"] is None
+    assert found["residual"]["R"] < 5e-7
+
+
+def test_csv_picture_and_events_say_the_same(measured):
+    rows = json.loads((measured / "bias.json").read_text())["rows"]
+    with (measured / "bias.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert [float(line["cosine"]) for line in table] == [row["cosine"] for row in rows]
+    assert Image.open(measured / "bias.png").width > 1000
+    events = EventAccumulator(str(measured)).Reload()
+    scalars = events.Scalars("bias/cos_cls/mlp-quadtree")
+    wanted = [row["cosine"] for row in rows if row["position"] == "mlp" and row["quadtree"]]
+    assert [event.value for event in scalars] == pytest.approx(wanted)
+    assert [event.step for event in scalars] == [224, 336, 448]
+
+
+def test_a_folder_without_images_is_named(tmp_path):
+    with pytest.raises(SystemExit, match=r"evaluate.py: images: got .*, which holds none; takes a folder with"):
+        main(["bias", str(tmp_path), "--clip=random:64x1"])
+
+
+def test_pocket_names_the_drawn_scenes(tmp_path, monkeypatch):
+    (tmp_path / "scenes" / "val").mkdir(parents=True)
+    (tmp_path / "scenes" / "train").mkdir()
+    for name in ("val/a.png", "train/b.png"):
+        scene(240, 240, 0).save(tmp_path / "scenes" / name)
+    monkeypatch.setattr(bias, "scene_folder", lambda: tmp_path / "scenes")
+    options = ["--clip=random:64x1", "--sizes=[224,224,112]", "--positions=[zero]", "--device=cpu"]
+    main(["bias", "pocket", *options, f"--out={tmp_path / 'out'}"])
+    assert json.loads((tmp_path / "out" / "bias.json").read_text())["images"] == 1
+
+
+def test_the_report_draws_figure_4(measured, tmp_path):
+    make_run(tmp_path, 0.5, 100)
+    shutil.copytree(measured, tmp_path / "bias")
+    main(["report", str(tmp_path), f"--paper={tmp_path / 'nowhere'}"])
+    assert "Biases of the encoder (figure 4)" in (tmp_path / "report" / "index.html").read_text()
+    assert (tmp_path / "report" / "figures" / "bias0.png").stat().st_size > 10_000
+    assert "The paper" not in (tmp_path / "report" / "report.md").read_text()

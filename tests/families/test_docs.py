@@ -1,0 +1,110 @@
+"""The pages about LLaVA and the example, run as they stand; only the name of the checkpoint is another."""
+
+import doctest
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import qlip
+from tests.families.test_generate import ENCODES_FIRST
+from tests.families.tiny_llava import scene, tiny_llava, tiny_processor
+
+ROOT = Path(__file__).parents[2]
+NAME = "llava-hf/llava-1.5-7b-hf"
+
+
+def blocks(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    """A folder that holds a tiny LLaVA as the Hub holds a large one."""
+    folder = tmp_path_factory.mktemp("tiny")
+    model = tiny_llava()
+    model.generation_config.suppress_tokens = None
+    model.save_pretrained(folder)
+    tiny_processor().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder with two photographs to be in."""
+    scene(900, 680, 1).save(tmp_path / "street.jpg")
+    scene(700, 1000, 2).save(tmp_path / "kitchen.jpg")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def check(code: str, names: dict[str, object]) -> None:
+    test = doctest.DocTestParser().get_doctest(code, names, "llava.md", "docs/llava.md", 0)
+    test.globs = names
+    report: list[str] = []
+    doctest.DocTestRunner(verbose=False).run(test, out=report.append, clear_globs=False)
+    assert not report, "".join(report)
+
+
+def test_the_page_on_llava(checkpoint, place, capsys):
+    names: dict[str, object] = {}
+    first, *others = blocks("llava.md")
+    assert NAME in first
+    exec(first.replace(NAME, str(checkpoint)), names)
+    printed = capsys.readouterr().out
+    assert printed.startswith("[")
+    assert printed.count("ASSISTANT:") >= 2
+    assert sum(">>>" in block for block in others) == 2
+    for block in others:
+        if ">>>" in block:
+            check(block, names)
+        else:
+            before = names["model"](**names["inputs"]).logits
+            exec(block, names)
+            assert torch.equal(names["model"](**names["inputs"]).logits, before)
+    assert {path.name for path in (place / "mine").iterdir()} >= {"qlip.safetensors", "qlip.json", "config.json"}
+
+
+def test_the_page_on_serving(llava, own_pair, pictures, answer):
+    model, processor = own_pair
+    prompts = ["USER: <image>\nwhat is there ? ASSISTANT:", "USER: <image>\nleft or right ? ASSISTANT:"]
+    names = {"model": model, "processor": processor, "stock_model": llava, "prompts": prompts, "torch": torch}
+    names |= {"a": pictures[0], "b": pictures[1]}
+    encode, by_outputs, by_embeddings, vllm = blocks("serving.md")
+    inputs = processor(images=pictures[:2], text=prompts, return_tensors="pt", padding=True)
+    expected = answer(model, inputs, max_new_tokens=50)
+    exec(encode, names)
+    width = names["inputs"]["input_ids"].shape[1]
+    if ENCODES_FIRST:
+        exec(by_outputs, names)
+        assert names["output"][:, width:].tolist() == expected
+    else:
+        with pytest.raises(ValueError, match="mm_encoder_outputs"):
+            exec(by_outputs, names)
+    exec(by_embeddings, names)
+    assert names["output"].tolist() == expected
+    compile(vllm, "serving.md", "exec")
+
+
+@pytest.mark.parametrize(
+    "options", [["--alpha", "1.0"], ["--max-tokens", "600", "--position", "bicubic"], ["--size", "0"]]
+)
+def test_ask(checkpoint, place, options, capsys, monkeypatch):
+    command = ["ask.py", "street.jpg", "what is there ?", "--model", str(checkpoint), "--save-overlay", "overlay.png"]
+    monkeypatch.setattr(sys, "argv", [*command, "--size", "448", "--max-new-tokens", "4", *options])
+    runpy.run_path(str(ROOT / "examples" / "ask.py"), run_name="__main__")
+    *_, tokens, times, saved = capsys.readouterr().out.splitlines()
+    used, full, h, w = map(int, re.fullmatch(r"(\d+) of (\d+) tokens \((\d+) x (\d+) patches\)", tokens).groups())
+    size = None if "--size" in options else 448
+    settings = qlip.QlipImageProcessor(size, quadtree=qlip.Quadtree(alpha=1.0 if "--alpha" in options else 0.3))
+    assert (h, w) == settings.grid(680, 900)
+    assert full == h * w
+    assert 598 <= used <= 600 if "--max-tokens" in options else used == settings.count_tokens("street.jpg")[0]
+    assert re.fullmatch(r"\d+\.\d\d s to encode the image, \d+\.\d\d s to answer, encoding included", times)
+    assert saved == "leaves drawn in overlay.png"
+    with Image.open("overlay.png") as overlay:
+        assert overlay.size == (14 * w, 14 * h)

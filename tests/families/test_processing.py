@@ -1,0 +1,208 @@
+"""What happens to a picture before it is cut, what it will cost, and what a call may change."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import CLIPImageProcessor, LlavaProcessor
+from transformers.models.llava import LlavaImageProcessor
+
+import qlip
+from qlip import QlipImageProcessor, Quadtree
+from qlip.images.processor import OPTIONS
+from qlip.images.read import pad_to_square
+from tests.families.conftest import NEW, ONE, TWO
+from tests.families.tiny_llava import scene
+
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+LANDSCAPE = (480, 360)
+
+
+def paper_grid(width: int, height: int, size: int | None) -> tuple[int, int]:
+    if size is not None:
+        width, height = (size, int(size * height / width)) if width <= height else (int(size * width / height), size)
+    return height // 14, width // 14
+
+
+@pytest.mark.parametrize("shape", [(224, 224), (480, 360), (300, 700), (2000, 30)])
+@pytest.mark.parametrize("size", [112, 336, None])
+def test_native_aspect(shape, size):
+    processor = QlipImageProcessor(size, quadtree=Quadtree(criterion="uniform"))
+    view = processor.view(scene(*shape, 0))
+    h, w = paper_grid(*shape, size)
+    assert (view.height, view.width) == (14 * h, 14 * w)
+    assert processor.grid(shape[1], shape[0]) == (h, w)
+    assert processor.count_tokens(scene(*shape, 0)) == [h * w]
+
+
+def test_square_crop_is_the_preprocessing_of_hugging_face():
+    picture = scene(*LANDSCAPE, 1)
+    stock = CLIPImageProcessor(size={"shortest_edge": 336}, crop_size=336)(picture, return_tensors="pt")[
+        "pixel_values"
+    ][0]
+    ours = QlipImageProcessor(336, "square").prepare(picture)
+    assert ours.shape == stock.shape
+    assert (ours - stock).abs().max() < 0.05  # one grey level of 255 is 0.015: resampling rounds differently
+
+
+@pytest.mark.parametrize("shape", [(480, 360), (361, 480), (336, 336)])
+def test_padding_is_that_of_the_original_repository(shape):
+    picture = scene(*shape, 2)
+    side = max(shape)
+    square = Image.new("RGB", (side, side), tuple(int(x * 255) for x in MEAN))
+    square.paste(picture, (0, (side - shape[1]) // 2) if shape[0] > shape[1] else ((side - shape[0]) // 2, 0))
+    assert np.array_equal(np.asarray(pad_to_square(picture, MEAN)), np.asarray(square))
+    stock = LlavaImageProcessor(do_pad=True, size={"shortest_edge": 336}, crop_size=336)
+    ours = QlipImageProcessor(336, pad="square").prepare(picture)
+    assert (ours - stock(picture, return_tensors="pt")["pixel_values"][0]).abs().max() < 0.05
+    assert QlipImageProcessor(336, pad="square").grid(shape[1], shape[0]) == (24, 24)
+
+
+def test_the_padding_is_merged_and_the_picture_is_not():
+    tree = Quadtree(alpha=0.5)
+    picture = scene(672, 224, 3)
+    padded = QlipImageProcessor(336, pad="square", quadtree=tree)
+    image, leaves = padded.cut(picture)
+    edge = (image[:, 0] - image[:, :1, 0]).abs().max()
+    assert edge == 0
+    assert leaves.size[leaves.row == 0].max() > 1
+    assert len(leaves) < 24 * 24 // 2
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [({"size": 112}, "size"), ({"size": None}, "size"), ({"crop": "square"}, "crop"), ({"pad": "square"}, "pad")],
+)
+def test_options_of_a_call(options, field):
+    processor = QlipImageProcessor(224)
+    changed = processor.with_options(**options)
+    assert getattr(changed, field) == options[field]
+    assert changed.quadtree == processor.quadtree
+    picture = scene(*LANDSCAPE, 1)
+    assert torch.equal(processor(picture, **options).patches, changed(picture).patches)
+    assert processor == QlipImageProcessor(224)
+
+
+def test_options_of_the_quadtree():
+    processor = QlipImageProcessor(224, quadtree=Quadtree(alpha=0.5, max_tokens=100, criterion="gradient"))
+    assert processor.with_options(alpha=0.7).quadtree == Quadtree(alpha=0.7, criterion="gradient")
+    assert processor.with_options(max_tokens=50).quadtree == Quadtree(alpha=0.5, max_tokens=50, criterion="gradient")
+    assert processor.with_options(max_tokens=50, alpha=0.7).quadtree.max_tokens == 50
+    assert processor.with_options(max_tokens=None).quadtree.max_tokens is None
+    with pytest.raises(TypeError, match=f"options: got colour; takes {', '.join(OPTIONS)}"):
+        processor.with_options(colour="red")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"alpha": 2.0},
+        {"alpha": 1},
+        {"max_tokens": 60},
+        {"size": None},
+        {"size": 112},
+        {"crop": "square"},
+        {"pad": "square"},
+    ],
+    ids=str,
+)
+def test_a_call_of_the_converted_processor(pair, pictures, options):
+    _, processor = pair
+    settings = processor.image_processor.settings.with_options(**options)
+    inputs = processor(images=pictures, text=[ONE, TWO], return_tensors="pt", padding=True, **options)
+    counts = settings.count_tokens(pictures)
+    assert [len(patches) for patches, _ in inputs["pixel_values"]] == counts
+    assert (inputs["input_ids"] == 3).sum(1).tolist() == [counts[0], counts[1] + counts[2]]
+    assert processor.count_tokens(pictures, **options) == counts
+    assert processor.count_tokens([pictures[:1], pictures[1:]], **options) == counts
+    nested = processor(images=[pictures[:1], pictures[1:]], text=[ONE, TWO], images_kwargs=options)
+    assert [len(patches) for patches, _ in nested["pixel_values"]] == counts
+
+
+def test_options_make_a_difference(pair, pictures):
+    costs = [
+        pair[1].count_tokens(pictures, **options) for options in ({}, {"alpha": 2.0}, {"size": 336}, {"pad": "square"})
+    ]
+    assert len({tuple(cost) for cost in costs}) == 4
+
+
+def test_files_arrays_and_tensors(pair, pictures, tmp_path):
+    pictures[0].save(tmp_path / "a.png")
+    array = np.asarray(pictures[0])
+    for image in (str(tmp_path / "a.png"), array, torch.from_numpy(array.copy()).movedim(-1, 0)):
+        assert pair[1].count_tokens(image) == pair[1].count_tokens(pictures[0])
+
+
+def test_bad_values_are_refused_by_name(pair, pictures):
+    with pytest.raises(ValueError, match="crop: got 'middle'"):
+        pair[1](images=pictures[0], text=ONE, crop="middle")
+    with pytest.raises(ValueError, match="max_tokens: got 1, but an image of 16 x 16"):
+        pair[1](images=pictures[0], text=ONE, max_tokens=1)
+    with pytest.raises(ValueError, match="less than one patch"):
+        pair[1](images=scene(8, 8, 0), text=ONE, size=None)
+
+
+@pytest.mark.parametrize("size", [224, None])
+def test_the_most_an_image_of_a_size_can_cost(pair, size):
+    most = pair[1]._get_num_multimodal_tokens(image_sizes=[(240, 360), (100, 100)], size=size).num_image_tokens
+    grids = [paper_grid(360, 240, size), paper_grid(100, 100, size)]
+    assert most == [h * w for h, w in grids]
+    limited = pair[1]._get_num_multimodal_tokens(image_sizes=[(240, 360)], size=size, max_tokens=90).num_image_tokens
+    assert limited == [90]
+
+
+def test_images_of_one_shape_and_budget_need_no_padding(pair):
+    photos = [scene(360, 240, seed) for seed in range(4)]
+    inputs = pair[1](images=photos, text=[ONE] * 4, return_tensors="pt", padding=True, max_tokens=100)
+    assert inputs["attention_mask"].all()
+    assert len({len(patches) for patches, _ in inputs["pixel_values"]}) == 1
+
+
+def test_images_of_any_shape_under_one_budget_lie_within_two_tokens(pair):
+    photos = [scene(*shape, 5) for shape in ((360, 240), (240, 360), (224, 224), (500, 230), (230, 320))]
+    inputs = pair[1](images=photos, text=[ONE] * 5, return_tensors="pt", padding=True, max_tokens=120)
+    counts = [len(patches) for patches, _ in inputs["pixel_values"]]
+    assert 118 <= min(counts) <= max(counts) <= 120
+
+
+@pytest.fixture(scope="session")
+def photograph():
+    return scene(400, 300, 6).resize((4000, 3000), Image.Resampling.NEAREST)
+
+
+def test_a_huge_photograph_fits_the_free_context(own_pair, photograph):
+    """4000 x 3000 pixels at a shortest edge of 1344 are 12 000 patches: three times the whole context."""
+    model, processor = own_pair
+    context = model.config.text_config.max_position_embeddings
+    budget = processor.budget(ONE, context, max_new_tokens=NEW)
+    assert budget == context - NEW - 7
+    assert processor.count_tokens(photograph, alpha=0.0, size=1344)[0] > context
+    inputs = processor(images=photograph, text=ONE, return_tensors="pt", max_tokens=budget, size=1344)
+    length = inputs["input_ids"].shape[1]
+    assert context - 2 <= length + NEW <= context
+    assert model.generate(**inputs, max_new_tokens=1).shape == (1, length + 1)
+
+
+def test_a_native_photograph_fits_where_roots_cover_it(photograph):
+    """At 4000 pixels the paper's cover leaves thousands of single patches around its roots; the full one does not."""
+    settings = QlipImageProcessor(None, quadtree=Quadtree(cover="full", max_tokens=4000))
+    assert settings.grid(3000, 4000) == (214, 285)
+    assert 3998 <= settings.count_tokens(photograph)[0] <= 4000
+    with pytest.raises(ValueError, match="max_tokens: got 4000, but an image of 214 x 285 patches has at least"):
+        QlipImageProcessor(None, quadtree=Quadtree(max_tokens=4000)).count_tokens(photograph)
+
+
+def test_the_budget_is_shared_by_the_images_of_a_prompt(pair):
+    assert pair[1].budget(TWO, 1000, 50) == (1000 - 50 - 11) // 2
+    for text, context in (("USER: what is there ? ASSISTANT:", 1000), (ONE, 40)):
+        with pytest.raises(ValueError, match="leave no room for images"):
+            pair[1].budget(text, context, 35)
+
+
+def test_mean_and_deviation_are_the_processor_s(llava, processor):
+    images = CLIPImageProcessor(image_mean=[0.5, 0.4, 0.3], image_std=[0.2, 0.2, 0.1])
+    other = LlavaProcessor(images, processor.tokenizer, patch_size=14, vision_feature_select_strategy="default")
+    _, converted = qlip.convert(llava, other, position="zero")
+    settings = converted.image_processor.settings
+    assert (settings.mean, settings.std) == ((0.5, 0.4, 0.3), (0.2, 0.2, 0.1))

@@ -1,0 +1,132 @@
+"""The recipe of the pocket models: its losses see what the scenes show, and a run that was stopped goes on unchanged."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Generator
+from transformers import AutoProcessor, CLIPModel, LlavaForConditionalGeneration
+
+from qlip.data.language import IMAGE_ID, make_tokenizer
+from qlip.data.scenes import draw_scenes
+from recipes.pocket.cli import draw, fit, main
+from recipes.pocket.models import GRID, PATCH_SIZE, make_clip
+from recipes.pocket.training import (
+    IGNORED,
+    PocketClip,
+    PocketReader,
+    Readouts,
+    Schedule,
+    labels,
+    patch_objects,
+    questions,
+    vary_background,
+)
+
+TINY = Schedule(cycles=(3, 1), batch_size=4, lr=1e-3)
+
+
+def scenes(count: int = 8):
+    return draw_scenes(count, 112, 112, Generator().manual_seed(0))
+
+
+def test_a_patch_is_labelled_with_the_object_that_covers_it() -> None:
+    drawn = scenes(32)
+    shown, found = patch_objects(drawn), labels(drawn.shape, patch_objects(drawn))
+    for i in range(len(drawn)):
+        for k in (drawn.shape[i] >= 0).nonzero().flatten().tolist():
+            row, column = (drawn.centre[i, k] / PATCH_SIZE).long().tolist()
+            assert shown[i, row * GRID + column] == k
+            assert found[i, row * GRID + column] == drawn.shape[i, k] + 1
+            mine = (shown[i] == k).nonzero().flatten()
+            centres = torch.stack([mine // GRID, mine % GRID], 1) * PATCH_SIZE + PATCH_SIZE / 2
+            assert ((centres - drawn.centre[i, k]).abs() <= drawn.side[i, k] / 2 + PATCH_SIZE / 2).all()
+    assert 0.1 < (found > 0).float().mean() < 0.5
+
+
+@pytest.mark.parametrize("count", [24, 64, 150])
+def test_a_varied_background_keeps_every_object(count: int) -> None:
+    shows = patch_objects(scenes(32)) >= 0
+    chosen = vary_background(shows, count, Generator().manual_seed(0))
+    assert chosen.shape == (32, count)
+    assert (chosen.diff(dim=1) >= 0).all()
+    for row, objects in zip(chosen, shows, strict=True):
+        wanted = set(objects.nonzero().flatten().tolist())
+        kept = row[objects[row]].tolist()
+        assert len(kept) == len(set(kept)) == min(len(wanted), count)
+
+
+def test_a_talk_asks_for_the_answers_and_hints_at_the_right_words() -> None:
+    from random import Random
+
+    from qlip.data.language import things
+    from qlip.data.scenes import COLOURS
+
+    reader = PocketReader(make_clip().vision_model, Readouts(), TINY)
+    tokens, drawn = make_tokenizer("$A"), scenes(16)
+    for i in range(len(drawn)):
+        scene = things(drawn, i)
+        talk, asked = reader.talk(scene, 64, Random(i)), list(questions(scene, Random(i)))
+        assert talk.ids.count(IMAGE_ID) == 64
+        assert len({len(row) for row in (talk.ids, talk.answer, talk.colour, talk.place)}) == 1
+        said = tokens.decode([token for token in talk.answer if token != IGNORED])
+        assert said.count("</s>") == 3
+        for at, colour in enumerate(talk.colour):
+            if colour != IGNORED:
+                shape = tokens.decode([talk.ids[at]])
+                thing = next((thing for thing in scene if thing.shape == shape), None)
+                assert colour == (1 + list(COLOURS).index(thing.colour) if thing else 0)
+        assert len(asked) == 3
+
+
+@pytest.mark.parametrize("kind", ["clip", "reader"])
+def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(kind: str, tmp_path: Path) -> None:
+    def make(stop_at: int | None = None):
+        base = PocketClip if kind == "clip" else PocketReader
+
+        class Stopping(base):
+            def training_step(self, batch, batch_idx):
+                if self.global_step == stop_at:
+                    raise RuntimeError("stopped")
+                return super().training_step(batch, batch_idx)
+
+        torch.manual_seed(1)
+        return Stopping(TINY) if kind == "clip" else Stopping(make_clip().vision_model, Readouts(), TINY)
+
+    whole = make()
+    fit(whole, tmp_path / "whole")
+    with pytest.raises(RuntimeError, match="stopped"):
+        fit(make(stop_at=2), tmp_path / "parts")
+    resumed = make()
+    fit(resumed, tmp_path / "parts")
+    assert resumed.global_step == whole.global_step == TINY.steps
+    for (name, one), other in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(one, other), name
+
+
+def test_the_command_trains_both_and_writes_what_transformers_loads(tmp_path: Path) -> None:
+    sizes = [
+        f"--{model}.{key}={value}"
+        for model in ("clip", "reader")
+        for key, value in (("cycles", [2]), ("batch_size", 4), ("lr", 1e-3))
+    ]
+    main(["train", f"--out={tmp_path}", "--scenes=100", *sizes])
+    clip = CLIPModel.from_pretrained(tmp_path / "pocket-clip", dtype=torch.float32)
+    llava = LlavaForConditionalGeneration.from_pretrained(tmp_path / "pocket-llava", dtype=torch.float32)
+    tower = llava.model.vision_tower.state_dict()
+    for name, weight in clip.vision_model.state_dict().items():
+        assert torch.equal(weight, tower[name]), name
+    processor = AutoProcessor.from_pretrained(tmp_path / "pocket-llava")
+    inputs = processor(images=scenes(1).images[0], text="USER: <image>\nIs there a red star in the image? ASSISTANT:")
+    assert inputs["input_ids"][0].count(IMAGE_ID) == GRID * GRID
+    card = (tmp_path / "pocket-llava/README.md").read_text()
+    assert card.startswith("---\n")
+    assert "| colour |" in card
+    before = (tmp_path / "pocket-llava/model.safetensors").stat().st_mtime_ns
+    main(["train", f"--out={tmp_path}", "--scenes=100", *sizes])  # what is there stays
+    assert (tmp_path / "pocket-llava/model.safetensors").stat().st_mtime_ns == before
+
+
+def test_scenes_can_be_looked_at(tmp_path: Path) -> None:
+    draw(tmp_path / "scenes.png", count=3)
+    assert (tmp_path / "scenes.png").stat().st_size > 10_000
