@@ -17,7 +17,8 @@ from torchmetrics import MeanMetric
 from qlip.core.bias import position_gradient_norms
 from qlip.core.position import PositionMLP
 from qlip.encoder import QlipVisionModel
-from qlip.towers.load import load_clip, position_table
+from qlip.towers.base import position_table
+from qlip.towers.load import load_clip
 from qlip.training.batch import Part, TrainBatch
 from qlip.training.data import QlipDataModule
 from qlip.training.parts import SumOfParts
@@ -117,7 +118,7 @@ class QlipModule(L.LightningModule):
         self.register_buffer("grid", position.training_grid().flatten(0, 1), persistent=False)
         self.vision = QlipVisionModel.from_clip(self.clip, position)
         if recompute_activations:  # transformers' own switch works in training mode only, and the CLIP is never in it
-            for layer in self.vision.encoder.layers:
+            for layer in self.vision.layers():
                 layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
 
     @property
