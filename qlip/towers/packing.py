@@ -13,6 +13,7 @@ to it, as it does for torch's own ``CausalBias``. Images of one length have a ro
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 from typing import Any
 
@@ -149,7 +150,7 @@ class Packing:
             config: The tower's configuration, which names the attention.
         """
         images = self.images
-        if not _takes_mask(layer.forward):
+        if not _takes_mask(type(layer).forward):
             return torch.cat([layer(image) for image in self.images_of(states)], dim=1)
         if len(images.lengths) == 1:
             return layer(states, None)
@@ -177,6 +178,7 @@ class Packing:
         return padded.index_copy(0, self.tokens, states[0]).view(images, self.prefix + patches, -1)
 
 
+@lru_cache(maxsize=64)
 def _takes_mask(forward: Callable[..., Tensor]) -> bool:
     """Whether a layer hands a mask on to its attention."""
     return "attention_mask" in inspect.signature(forward).parameters
