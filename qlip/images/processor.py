@@ -61,7 +61,7 @@ class QlipImageProcessor:
                 f"size: got {self.size}; takes at least one patch ({self.quadtree.patch_size} pixels), or None for native"
             )
 
-    def __call__(self, images: ImageLike | Sequence[ImageLike], **options: Any) -> PatchBatch:
+    def __call__(self, images: ImageLike | Sequence[ImageLike], **options: object) -> PatchBatch:
         """Prepare one image or several, of any sizes, as one ragged batch.
 
         Args:
@@ -138,7 +138,7 @@ class QlipImageProcessor:
         quadtree = replace(self.quadtree, **tree) if tree else self.quadtree
         return replace(self, quadtree=quadtree, **options)
 
-    def count_tokens(self, images: ImageLike | Sequence[ImageLike], **options: Any) -> list[int]:
+    def count_tokens(self, images: ImageLike | Sequence[ImageLike], **options: object) -> list[int]:
         """Patches that each image will take, class token not counted; nothing is resampled or encoded.
 
         Args:
