@@ -8,8 +8,10 @@ import torch.nn.functional as F
 
 from qlip.training.batch import TrainBatch
 from qlip.training.callbacks import ResidualProjection
+from qlip.training.config import LossConfig, MLPConfig
 from qlip.training.data import QlipDataModule
-from qlip.training.module import LossConfig, MLPConfig, QlipModule, warmup_cosine
+from qlip.training.module import QlipModule
+from qlip.training.schedule import warmup_cosine
 from tests.training.conftest import cut_images
 
 SMALL = MLPConfig(hidden=32, depth=2, fourier=8)
@@ -48,13 +50,15 @@ def test_the_loss_is_that_of_the_paper(
     loss = LossConfig(gamma=3.0, cls_loss=cls_loss, target=target)
     module = QlipModule(clip_folder, mlp=MLPConfig(32, 2, 8, init="random"), loss=loss)
     if target == "pooler_output":
-        batch = replace(batch, parts=(replace(batch.parts[0], target=torch.randn(2, 32)),))
+        batch = replace(batch, micro_batches=(replace(batch.micro_batches[0], target=torch.randn(2, 32)),))
     logged = attached(module, monkeypatch)
     total = module.training_step(batch, 0)
-    (part,) = batch.parts
-    cls = getattr(module.vision(part.patches), target)
+    (micro_batch,) = batch.micro_batches
+    cls = getattr(module.vision(micro_batch.patches), target)
     slow_cls = (
-        (cls - part.target).pow(2).mean() if cls_loss == "mse" else (cls - part.target).pow(2).sum(1).sqrt().mean()
+        (cls - micro_batch.target).pow(2).mean()
+        if cls_loss == "mse"
+        else (cls - micro_batch.target).pow(2).sum(1).sqrt().mean()
     )
     n = module.position.grid
     table, slow_r = module.table, 0.0
@@ -84,15 +88,17 @@ def test_the_logged_gradient_norm_is_the_interpolation_bias_of_the_batch(
     module = QlipModule(clip_folder, mlp=SMALL)
     logged = attached(module, monkeypatch)
     module.training_step(batch, 0)
-    (part,) = batch.parts
-    positions = module.position(part.patches.coords).detach().requires_grad_()
-    cosine = F.cosine_similarity(module.vision(part.patches, positions=positions).image_embeds, part.target)
+    (micro_batch,) = batch.micro_batches
+    positions = module.position(micro_batch.patches.coords).detach().requires_grad_()
+    cosine = F.cosine_similarity(
+        module.vision(micro_batch.patches, positions=positions).image_embeds, micro_batch.target
+    )
     (gradient,) = torch.autograd.grad(cosine.sum(), positions)
     assert logged["train/position_grad_norm"].item() == pytest.approx(
         gradient.flatten(1).norm(dim=1).mean().item(), rel=1e-4
     )
-    assert logged["train/tokens_per_image"] == part.patches.mask.sum().item() / 2
-    assert logged["train/padding_waste"] == pytest.approx(1 - part.patches.mask.float().mean().item())
+    assert logged["train/tokens_per_image"] == micro_batch.patches.mask.sum().item() / 2
+    assert logged["train/padding_waste"] == pytest.approx(1 - micro_batch.patches.mask.float().mean().item())
 
 
 def test_warm_up_and_cosine() -> None:
@@ -106,7 +112,7 @@ def test_the_mlp_stays_in_float32_under_autocast(clip_folder: str, batch: TrainB
     module = QlipModule(clip_folder, mlp=SMALL)
     with torch.autocast("cpu", torch.bfloat16):
         positions = module.position(batch.coords)
-        output = module.vision(batch.parts[0].patches)
+        output = module.vision(batch.micro_batches[0].patches)
         module.losses(batch)["loss"].backward()
     assert positions.dtype == torch.float32
     assert torch.equal(positions, module.position(batch.coords))
