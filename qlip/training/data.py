@@ -89,7 +89,7 @@ class QlipDataModule(L.LightningDataModule):
         merge: Probability with which a quadtree block merges; two numbers are a range drawn from for each photograph.
         val_limit: Most photographs to validate on, evenly spaced over those there are.
         val_sizes: Sides in pixels of the squares that validation compares with the standard view.
-        repeats: How often an epoch shows each photograph; for data sets of a handful.
+        repeats: Number of times that an epoch shows each photograph; for data sets of a handful.
         workers: Processes that read and cut photographs.
         tokens_at_once: Most tokens that go through the CLIP together; a batch above it goes in micro-batches whose
             gradients add up to the batch's. All at once if not given.

@@ -1,17 +1,17 @@
-import math
 from dataclasses import replace
+from typing import Any
 
 import lightning as L
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.data import DataLoader
 
 from qlip.training.batch import TrainBatch
 from qlip.training.callbacks import ResidualProjection
 from qlip.training.config import LossConfig, MLPConfig
 from qlip.training.data import QlipDataModule
 from qlip.training.module import QlipModule
-from qlip.training.schedule import warmup_cosine
 from tests.training.conftest import cut_images
 
 SMALL = MLPConfig(hidden=32, depth=2, fourier=8)
@@ -101,13 +101,6 @@ def test_the_logged_gradient_norm_is_the_interpolation_bias_of_the_batch(
     assert logged["train/padding_waste"] == pytest.approx(1 - micro_batch.patches.mask.float().mean().item())
 
 
-def test_warm_up_and_cosine() -> None:
-    factors = [warmup_cosine(step, 10, 110) for step in range(111)]
-    assert factors[0] < factors[5] < factors[9] < factors[10] == 1
-    assert factors[60] == pytest.approx(0.5 * (1 + math.cos(math.pi / 2)))
-    assert factors[110] == pytest.approx(0)
-
-
 def test_the_mlp_stays_in_float32_under_autocast(clip_folder: str, batch: TrainBatch) -> None:
     module = QlipModule(clip_folder, mlp=SMALL)
     with torch.autocast("cpu", torch.bfloat16):
@@ -124,6 +117,34 @@ def test_the_mlp_stays_in_float32_under_autocast(clip_folder: str, batch: TrainB
 def test_projection_needs_a_positive_number_of_steps(every: int) -> None:
     with pytest.raises(ValueError, match="every_n_steps: got"):
         ResidualProjection(every)
+
+
+def test_the_pooled_output_of_a_clip_with_a_projection_is_that_of_its_tower(clip_folder: str) -> None:
+    module, pixels = (
+        QlipModule(clip_folder, mlp=SMALL, loss=LossConfig(target="pooler_output")),
+        torch.randn(2, 3, 56, 56),
+    )
+    pooled = module.encode_standard(pixels)
+    assert pooled.shape == (2, 32)
+    assert torch.equal(module.clip.visual_projection(pooled), module.clip(pixels).image_embeds)
+
+
+class OtherData(L.LightningDataModule):
+    """Loads something, but knows nothing of targets."""
+
+    def train_dataloader(self) -> DataLoader[int]:
+        return DataLoader([1, 2])
+
+
+@pytest.mark.parametrize(
+    ("data", "got"),
+    [({"train_dataloaders": DataLoader([1, 2])}, "got none"), ({"datamodule": OtherData()}, "got OtherData")],
+    ids=["loader", "module"],
+)
+def test_other_data_is_refused_before_the_first_step(data: dict[str, Any], got: str, clip_folder: str) -> None:
+    module = QlipModule(clip_folder, mlp=SMALL)
+    with pytest.raises(TypeError, match=f"datamodule: {got}; .* on a QlipDataModule or a subclass"):
+        Recorder().fit(module, **data)
 
 
 def test_a_tower_without_projection_asks_for_the_pooled_output(

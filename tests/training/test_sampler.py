@@ -1,6 +1,6 @@
 import pytest
 
-from qlip.training.sampler import TokenBatchSampler, padding_waste
+from qlip.training.sampler import TokenBatchSampler, epoch_seed, padding_waste
 
 TOKENS = [100 + 37 * (i * 7 % 50) for i in range(103)]
 
@@ -55,3 +55,11 @@ def test_waste_is_the_padded_share() -> None:
 def test_batch_size_must_be_positive() -> None:
     with pytest.raises(ValueError, match="batch_size: got 0"):
         TokenBatchSampler(TOKENS, 0, seed=0)
+
+
+def test_the_batches_of_a_seed_are_the_same_in_every_process_and_version() -> None:
+    numbers = [765232833172254823, 7272873589274253248, 8082331787402686543]
+    assert [epoch_seed(0, 0), epoch_seed(0, 1), epoch_seed(7, 3)] == numbers
+    batches = TokenBatchSampler([5, 9, 1, 7], 2, seed=3).epoch_batches(1)
+    assert [[seeded.index for seeded in batch] for batch in batches] == [[3, 1], [2, 0]]
+    assert batches[0][0].seed == 817447710870614038

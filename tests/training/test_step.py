@@ -1,15 +1,11 @@
 """What a training step computes, keeps and waits for: counted, so that nothing here depends on a clock."""
 
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from qlip.training.batch import TrainBatch
 from qlip.training.cli import main
@@ -18,6 +14,7 @@ from qlip.training.loss import cls_loss
 from qlip.training.micro_batches import sum_of_micro_batches
 from qlip.training.module import QlipModule
 from tests.training.conftest import cut_images
+from tests.training.counters import HostReads, KeptActivations, gradient_leaves
 from tests.training.test_module import attached
 
 SMALL = MLPConfig(hidden=32, depth=2, fourier=8)
@@ -42,105 +39,6 @@ def gradients(module: QlipModule, batch: TrainBatch) -> list[Tensor]:
 def largest_difference(first: list[Tensor], second: list[Tensor]) -> float:
     scale = max(a.abs().max().item() for a in first)
     return max((a - b).abs().max().item() for a, b in zip(first, second, strict=True)) / scale
-
-
-class Kept:
-    """Bytes of activations that autograd keeps, now and at most; weights, which are there anyway, do not count."""
-
-    def __init__(self, module: torch.nn.Module | None = None) -> None:
-        tensors = [*module.parameters(), *module.buffers()] if module else []
-        self.weights = {t.untyped_storage().data_ptr() for t in tensors}
-        self.now = self.most = 0
-        self.tensors: list[tuple[int, ...]] = []
-
-    def pack(self, tensor: Tensor) -> Any:
-        kept = self
-
-        class Counted:
-            def __init__(self) -> None:
-                weight = tensor.untyped_storage().data_ptr() in kept.weights
-                self.size = 0 if weight else tensor.nbytes
-                self.tensor = tensor
-                kept.now += self.size
-                kept.most = max(kept.most, kept.now)
-                kept.tensors.append(tuple(tensor.shape))
-
-            def __del__(self) -> None:
-                kept.now -= self.size
-
-        return Counted()
-
-    def during(self, function: Callable[[], object]) -> "Kept":
-        with saved_tensors_hooks(self.pack, lambda counted: counted.tensor):
-            function()
-        return self
-
-
-def leaves(result: Tensor) -> list[Tensor]:
-    """Tensors that a backward pass from ``result`` would leave gradients in."""
-    found, seen, todo = [], set(), [result.grad_fn]
-    while todo:
-        node = todo.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            todo += [following for following, _ in node.next_functions]
-            found += [node.variable] if hasattr(node, "variable") else []
-    return found
-
-
-class Named(TorchDispatchMode):
-    """Keeps the names of operations, ``aten`` ones that others consist of."""
-
-    def __init__(self, names: list[str]) -> None:
-        super().__init__()
-        self.names = names
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.names.append(func.overloadpacket.__name__)
-        return func(*args, **(kwargs or {}))
-
-
-class HostReads(TorchFunctionMode):
-    """Names of calls for which the host waits for a GPU, or makes a tensor itself that it then has to send."""
-
-    METHODS = ("item", "tolist", "numpy", "cpu", "__bool__", "__int__", "__float__", "__index__", "_local_scalar_dense")
-    SIZES = ("nonzero", "_unique2", "unique_dim", "masked_select", "equal", "is_nonzero")  # of the result: data decides
-    MADE = ("tensor", "arange", "linspace", "randn", "rand", "scalar_tensor", "lift_fresh")
-
-    def __enter__(self) -> "HostReads":
-        self.seen: list[str] = []
-        self.inside = Named(self.seen)
-        self.inside.__enter__()
-        return super().__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
-        self.inside.__exit__(*error)
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.seen.append(getattr(func, "__name__", ""))
-        return func(*args, **(kwargs or {}))
-
-    @property
-    def names(self) -> list[str]:
-        return [name for name in self.seen if name in self.METHODS + self.SIZES + self.MADE]
-
-
-def test_a_sum_of_micro_batches_has_the_gradient_of_the_sum_and_the_memory_of_a_term() -> None:
-    x, weights = torch.randn(50, 3, requires_grad=True), torch.randn(4, 3, 3)
-
-    def terms(x: Tensor) -> Iterator[Tensor]:
-        for weight in weights:
-            yield (x @ weight).tanh().square().sum()
-
-    plain, at_once = Kept(), Kept()
-    plain.during(lambda: sum(terms(x)).mul(3).backward())  # type: ignore[union-attr]
-    expected, x.grad = x.grad, None
-    at_once.during(lambda: sum_of_micro_batches(terms, x).mul(3).backward())
-    assert x.grad is not None
-    assert expected is not None
-    torch.testing.assert_close(x.grad, expected)
-    assert at_once.most < plain.most / 2
 
 
 @pytest.mark.parametrize("tokens_at_once", [1, 75])
@@ -170,9 +68,9 @@ def test_the_gradient_is_that_of_the_loss_written_down_plainly(clip_folder: str)
 
 def test_a_split_batch_keeps_the_activations_of_one_micro_batch(module: QlipModule) -> None:
     whole, split = batch_of(), batch_of(1)
-    most = [Kept(module).during(lambda b=b: gradients(module, b)).most for b in (whole, split)]
+    most = [KeptActivations(module).during(lambda b=b: gradients(module, b)).most for b in (whole, split)]
     alone = [
-        Kept(module).during(
+        KeptActivations(module).during(
             lambda p=p: module.vision(p.patches, positions=torch.zeros(*p.coord_index.shape, 32).requires_grad_())
         )
         for p in split.micro_batches
@@ -187,7 +85,10 @@ def test_recomputed_activations_give_the_same_gradient_from_less_memory(clip_fol
     assert "recompute_activations" not in saving.hparams
     (micro_batch,) = batch.micro_batches
     positions = torch.zeros(*micro_batch.coord_index.shape, 32).requires_grad_()
-    kept = [Kept(m).during(lambda m=m: m.vision(micro_batch.patches, positions=positions)) for m in (module, saving)]
+    kept = [
+        KeptActivations(m).during(lambda m=m: m.vision(micro_batch.patches, positions=positions))
+        for m in (module, saving)
+    ]
     assert kept[1].most < 0.3 * kept[0].most
 
 
@@ -206,10 +107,10 @@ def test_only_the_network_is_behind_the_loss_and_only_positions_behind_an_activa
     trained = {id(p) for p in module.position.parameters()}
     assert {id(p) for p in module.parameters() if p.requires_grad} == trained
     batch, outputs, embedded = batch_of(), [], []
-    module.vision.register_forward_hook(lambda _, args, output: outputs.append(leaves(output.image_embeds)))
+    module.vision.register_forward_hook(lambda _, args, output: outputs.append(gradient_leaves(output.image_embeds)))
     module.vision.pre_layernorm.register_forward_pre_hook(lambda _, args: embedded.append(args[0].grad_fn))
-    kept = Kept(module)
-    kept.during(lambda: outputs.append(leaves(module.losses(batch)["loss"])))
+    kept = KeptActivations(module)
+    kept.during(lambda: outputs.append(gradient_leaves(module.losses(batch)["loss"])))
     through_the_clip, whole = outputs
     assert [tuple(leaf.shape) for leaf in through_the_clip] == [(len(batch.coords), module.position.dim)]
     assert {id(leaf) for leaf in whole} == trained
