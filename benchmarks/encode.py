@@ -21,7 +21,7 @@ from transformers.masking_utils import create_bidirectional_mask
 from transformers.models.clip.modeling_clip import CLIPVisionEmbeddings
 
 from qlip import PatchBatch, PositionMLP, QlipVisionModel, Quadtree
-from qlip.towers.packing import Rows
+from qlip.towers.packing import Packing
 from qlip.towers.synthetic import random_clip
 
 P = 14
@@ -137,13 +137,15 @@ def of_lengths(lengths: Sequence[int], device: str) -> PatchBatch:
 
 def padded(model: QlipVisionModel, batch: PatchBatch) -> Tensor:
     """[CLS] the usual way: every image as long as the longest, padding masked."""
-    dense = PatchBatch(batch.patches, batch.coords, torch.ones_like(batch.mask))
-    states = model.pre_layernorm(model._embed(dense, None, Rows.of(dense.mask)))
+    tower, clip = model.tower, model.vision_model
+    packing = Packing.of(torch.ones_like(batch.mask), 1)
+    states = tower.embed(batch.patches)
+    states = tower.before(packing.insert(tower.prefix(), states + model.position(batch.coords).to(states.dtype)))
     with_class = F.pad(batch.mask, (1, 0), value=True).long()
     mask = create_bidirectional_mask(config=model.config, inputs_embeds=states, attention_mask=with_class)
-    for layer in model.encoder.layers:
+    for layer in clip.encoder.layers:
         states = layer(states, mask)
-    return model.post_layernorm(states[:, 0])
+    return clip.post_layernorm(states[:, 0])
 
 
 def mixed(bench: Bench) -> list[list[str]]:

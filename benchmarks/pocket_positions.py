@@ -18,7 +18,8 @@ from qlip.evaluation.report.tables import delta, number
 from qlip.evaluation.results import find_results, group_results
 from qlip.evaluation.run.sweep import SweepConfig, run_sweep
 from qlip.evaluation.statistics import compare
-from qlip.towers.load import load_clip, position_table
+from qlip.towers.base import position_table
+from qlip.towers.load import load_clip
 from qlip.zoo.config import ZooConfig
 from qlip.zoo.resolve import solved_position
 from qlip.zoo.store import save

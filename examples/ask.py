@@ -13,10 +13,8 @@ import torch
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 import qlip
-from qlip.images.pixels import unpack_leaves
 from qlip.images.read import read_image
 from qlip.shipped import shipped
-from qlip.viz import draw_leaves
 
 
 def arguments() -> argparse.Namespace:
@@ -58,7 +56,7 @@ def main() -> None:
     prompt = f"USER: <image>\n{args.question} ASSISTANT:"
     inputs = processor(images=picture, text=prompt, return_tensors="pt").to(model.device)
     patches, geometry = inputs["pixel_values"][0]
-    leaves = unpack_leaves(geometry.cpu())
+    leaves = qlip.Leaves.from_geometry(geometry.cpu())
 
     with torch.inference_mode():
         model.get_image_features(inputs["pixel_values"])  # the first call of anything is slower
@@ -75,7 +73,7 @@ def main() -> None:
     print(f"{len(patches)} of {h * w} tokens ({h} x {w} patches)")
     print(f"{encoding:.2f} s to encode the image, {answering:.2f} s to answer, encoding included")
     if args.save_overlay is not None:
-        draw_leaves(processor.image_processor.settings.view(picture), leaves).save(args.save_overlay)
+        qlip.draw_leaves(processor.image_processor.settings.view(picture), leaves).save(args.save_overlay)
         print(f"leaves drawn in {args.save_overlay}")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from qlip._version import __version__
 
 if TYPE_CHECKING:
-    from qlip.conversion import convert, restore
+    from qlip.conversion import convert, from_pretrained, restore
     from qlip.core.patches import PatchBatch, patchify
     from qlip.core.position import PositionMLP, TablePosition
     from qlip.core.quadtree import Leaves, Quadtree
@@ -29,6 +29,7 @@ _HOME = {
     "TablePosition": "qlip.core.position",
     "convert": "qlip.conversion",
     "draw_leaves": "qlip.viz",
+    "from_pretrained": "qlip.conversion",
     "load": "qlip.zoo.load",
     "load_clip": "qlip.towers.load",
     "patchify": "qlip.core.patches",
@@ -46,6 +47,7 @@ __all__ = [
     "__version__",
     "convert",
     "draw_leaves",
+    "from_pretrained",
     "load",
     "load_clip",
     "patchify",

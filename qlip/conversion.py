@@ -1,35 +1,24 @@
-"""The one verb: give a model images of any size, and take it back."""
+"""The one verb: give a model images of any size, take it back, and load what was converted and saved."""
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from transformers import (
-    CLIPModel,
-    CLIPProcessor,
-    CLIPVisionModel,
-    CLIPVisionModelWithProjection,
-    LlavaForConditionalGeneration,
-    LlavaProcessor,
-)
+import transformers
+from transformers import AutoConfig, AutoProcessor, PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 
 from qlip.core.position import Position
 from qlip.core.quadtree import Quadtree
 from qlip.encoder import QlipVisionModel
-from qlip.families.base import Converted
-from qlip.families.clip import QlipCLIPModel
-from qlip.families.llava import QlipLlavaForConditionalGeneration
-from qlip.families.processor import ConvertedProcessor, QlipCLIPProcessor, QlipLlavaProcessor
-from qlip.images.processor import Crop, Pad, QlipImageProcessor
-from qlip.zoo.load import load
-from qlip.zoo.resolve import PositionName, make_position
+from qlip.families import FAMILIES, Converted, ConvertedProcessor
+from qlip.families.hub import HUB_OPTIONS, find_file
+from qlip.images.processor import PROCESSOR_FILE, Crop, Pad, QlipImageProcessor
+from qlip.shipped import is_shipped, shipped
+from qlip.towers.base import TOWERS, Tower, find_tower, position_table
+from qlip.zoo.position_file import POSITION_FILE, read_position
+from qlip.zoo.resolve import resolve_position
 
 DEFAULT_QUADTREE = Quadtree()
-WHOLE: dict[type, type[Converted]] = {
-    LlavaForConditionalGeneration: QlipLlavaForConditionalGeneration,
-    CLIPModel: QlipCLIPModel,
-}
-TAKES = "a LlavaForConditionalGeneration, CLIPModel, CLIPVisionModel or CLIPVisionModelWithProjection"
 
 
 def convert(
@@ -44,12 +33,12 @@ def convert(
 ) -> Any:
     """Give a model images of any size, with as many tokens as each deserves.
 
-    A LLaVA or a CLIPModel is converted in place and returned: it works as before, on what the converted processor makes.
-    A CLIP tower stays as it was, and a `QlipVisionModel` that shares its weights is returned. Nothing is copied.
+    A whole model, such as a LLaVA or a CLIPModel, is converted in place and returned: it works as before, on what the
+    converted processor makes. A tower stays as it was, and a `QlipVisionModel` that shares its weights is returned. Nothing is
+    copied.
 
     Args:
-        model: A LlavaForConditionalGeneration (with a CLIP tower), CLIPModel, CLIPVisionModel or
-            CLIPVisionModelWithProjection.
+        model: A whole model of a class in `qlip.families.FAMILIES`, or a tower of a class in `qlip.towers.base.TOWERS`.
         processor: The model's own, left as it is. A tower's comes back as a `QlipImageProcessor`.
         position: Where tokens are: a position; ``"solve"``, ``"bicubic"``, ``"bilinear"``, ``"nearest"`` or ``"zero"``,
             made from the model's own table; or anything `qlip.load` takes.
@@ -72,19 +61,15 @@ def convert(
             f"model: got a {type(model).__qualname__}, which is converted already; qlip.restore(model) gives back the "
             f"original, to be converted anew"
         )
-    clip = _clip_of(model)
-    _check_patch_size(clip, quadtree)
+    family = FAMILIES.get(type(model))
+    tower = family.tower_of(model) if family else _bare_tower(model)
+    _check_patch_size(tower, quadtree)
     new_processor = None
     if processor is not None:
         settings = QlipImageProcessor(size, crop, quadtree, *_statistics(processor), pad)
-        new_processor = _convert_processor(model, processor, settings)
-    resolved = make_position(clip, _resolve(position))
-    converted: Any
-    if type(model) in WHOLE:
-        converted = WHOLE[type(model)].attach(model, resolved)
-    else:
-        converted = QlipVisionModel.from_clip(model, resolved)
-        converted.__dict__["original"] = model  # beside the module tree, or its weights would be listed twice
+        new_processor = family.convert_processor(model, processor, settings) if family else settings
+    resolved = resolve_position(position, position_table(tower.module))
+    converted = family.attach(model, resolved) if family else _encoder(model, resolved)
     return converted if processor is None else (converted, new_processor)
 
 
@@ -92,8 +77,8 @@ def restore(model: Any) -> Any:
     """Undo `convert`: the original model, bit for bit.
 
     Args:
-        model: What `convert` returned. A LLaVA or CLIPModel is switched back in place; for a tower, which was never
-            changed, it is the tower.
+        model: What `convert` returned. A whole model is switched back in place; for a tower, which was never changed, it is
+            the tower.
 
     Raises:
         TypeError: if the model is not converted.
@@ -105,39 +90,60 @@ def restore(model: Any) -> Any:
     raise TypeError(f"model: got {type(model).__qualname__}; takes what qlip.convert returned")
 
 
-def _clip_of(model: Any) -> Any:
-    """The CLIP inside a model, checked."""
-    if type(model) is LlavaForConditionalGeneration:
-        tower = model.model.vision_tower
-        if not isinstance(tower, CLIPVisionModel):
-            raise TypeError(f"model: got a LLaVA with a {type(tower).__name__}; takes one with a CLIPVisionModel")
-        return tower
-    if type(model) not in (CLIPModel, CLIPVisionModel, CLIPVisionModelWithProjection):
+def from_pretrained(source: str | Path, **options: Any) -> tuple[Any, Any]:
+    """Load a converted model and its processor, as both were saved by ``save_pretrained``.
+
+    Args:
+        source: Folder or Hub id; or ``"pocket-llava"``, which comes with the package and is converted with the defaults of
+            `convert`.
+        options: Options of transformers for the model, such as ``dtype`` and ``device_map``; those about the Hub
+            (``revision``, ``token``, ...) are for the processor too.
+
+    Returns:
+        Model and processor, as `convert` returns them.
+
+    Raises:
+        OSError: if there is no such folder or repository, or the model in it is stock; the message then says how to convert
+            it.
+    """
+    folder = shipped(str(source))
+    hub = {name: options[name] for name in HUB_OPTIONS if name in options}
+    name = (AutoConfig.from_pretrained(folder, **hub).architectures or ["?"])[0]
+    family = next((family for kind, family in FAMILIES.items() if kind.__name__ == name), None)
+    if family and is_shipped(str(source)):
+        return convert(family.original.from_pretrained(folder, **options), AutoProcessor.from_pretrained(folder))
+    position = find_file(folder, POSITION_FILE, hub)
+    if family:
+        return family.from_pretrained(folder, **options), family.processor_class.from_pretrained(folder, **hub)
+    tower = getattr(transformers, name).from_pretrained(folder, **options)
+    settings = QlipImageProcessor.read(find_file(folder, PROCESSOR_FILE, hub))
+    return convert(tower, position=read_position(position), quadtree=settings.quadtree), settings
+
+
+def _encoder(model: PreTrainedModel, position: Position) -> QlipVisionModel:
+    """A tower as an encoder, which knows where it came from."""
+    converted = QlipVisionModel.from_clip(model, position)
+    converted.__dict__["original"] = model  # beside the module tree, or its weights would be listed twice
+    return converted
+
+
+def _bare_tower(model: Any) -> Tower:
+    """The tower that ``model`` is, or has with a projection on top and nothing else."""
+    bare = type(model).__name__.removesuffix("WithProjection") in TOWERS
+    if not bare or not type(model).__module__.startswith("transformers."):
+        known = sorted({kind.__name__ for kind in FAMILIES} | set(TOWERS))
         raise TypeError(
-            f"model: got {type(model).__qualname__}; takes {TAKES}, itself and no subclass. Convert before wrapping "
-            f"(PEFT, DataParallel, torch.compile)"
+            f"model: got {type(model).__qualname__}; takes a {', '.join(known[:-1])} or {known[-1]}, itself and no subclass. "
+            f"Convert before wrapping (PEFT, DataParallel, torch.compile)"
         )
-    return model
+    return find_tower(model)
 
 
-def _resolve(position: Position | str | Path) -> Any:
-    """A position, or one of the names that `make_position` knows."""
-    names = {name for part in get_args(PositionName) for name in get_args(part) or (part,)}
-    if isinstance(position, Path) or (isinstance(position, str) and position not in names):
-        return load(position)
-    if not callable(position) and position not in names:
-        raise TypeError(
-            f"position: got {type(position).__name__}; takes a position, or {', '.join(sorted(names))}, or a source"
-        )
-    return position
-
-
-def _check_patch_size(clip: Any, quadtree: Quadtree) -> None:
-    config = getattr(clip.config, "vision_config", clip.config)
-    if quadtree.patch_size != config.patch_size:
+def _check_patch_size(tower: Tower, quadtree: Quadtree) -> None:
+    if quadtree.patch_size != tower.patch_size:
         raise ValueError(
-            f"quadtree: got patch_size={quadtree.patch_size}; this tower's patches have {config.patch_size} pixels. Pass "
-            f"quadtree=Quadtree(patch_size={config.patch_size})"
+            f"quadtree: got patch_size={quadtree.patch_size}; this tower's patches have {tower.patch_size} pixels. Pass "
+            f"quadtree=Quadtree(patch_size={tower.patch_size})"
         )
 
 
@@ -152,35 +158,3 @@ def _statistics(processor: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
         raise TypeError(f"processor: got {type(processor).__name__}; takes the model's own processor")
     mean, std = (tuple(getattr(images, name)) for name in ("image_mean", "image_std"))
     return mean, std
-
-
-def _convert_processor(model: Any, processor: Any, settings: QlipImageProcessor) -> Any:
-    """A new processor of the kind that the model needs."""
-    if isinstance(model, LlavaForConditionalGeneration):
-        _check_processor(processor, LlavaProcessor, model)
-        config: Any = model.config
-        if processor.image_token_id != config.image_token_id:
-            raise ValueError(
-                f"processor: its placeholder {processor.image_token!r} is token {processor.image_token_id}, the model's is "
-                f"{config.image_token_id}; pass the processor that belongs to the model"
-            )
-        return QlipLlavaProcessor.convert(
-            processor,
-            settings,
-            patch_size=config.vision_config.patch_size,
-            vision_feature_select_strategy=config.vision_feature_select_strategy,
-            image_token=processor.image_token,
-            num_additional_image_tokens=1,  # CLIP's class token, which older processors forget to count
-        )
-    if isinstance(model, CLIPModel):
-        _check_processor(processor, CLIPProcessor, model)
-        return QlipCLIPProcessor.convert(processor, settings)
-    return settings
-
-
-def _check_processor(processor: Any, kind: type, model: Any) -> None:
-    if not isinstance(processor, kind):
-        raise TypeError(
-            f"processor: got {type(processor).__name__}; a {type(model).__name__} takes a {kind.__name__} "
-            f"(AutoProcessor.from_pretrained gives it)"
-        )

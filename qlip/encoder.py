@@ -1,29 +1,33 @@
-"""CLIP's vision tower with patches and coordinates in place of pixels and a table."""
+"""Any tower on ragged batches of patches: patches and coordinates in place of pixels and a table."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor, nn
-from transformers import CLIPVisionModel
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from qlip.core.patches import PatchBatch
 from qlip.core.position import Position
-from qlip.towers.load import Clip, vision_tower
+from qlip.core.quadtree import centres
+from qlip.towers.base import Tower, find_tower, position_table
 from qlip.towers.offload import onloaded
-from qlip.towers.packing import Rows
-from qlip.zoo.resolve import PositionName, make_position
+from qlip.towers.packing import Packing
+from qlip.zoo.position_file import POSITION_FILE, check_writable, write_position
+from qlip.zoo.resolve import resolve_position
 
 
 @dataclass
 class QlipVisionOutput(BaseModelOutputWithPooling):
-    """Hugging Face's output of a vision tower, plus the projected [CLS].
+    """Hugging Face's output of a vision tower, plus the projected class token.
 
     Attributes:
-        last_hidden_state: ``(B, 1 + N, D)``, class token first, zero where padded.
-        pooler_output: ``(B, D)``, the normalised class token.
-        hidden_states: On request, the embeddings and the output of every layer, ``(B, 1 + N, D)`` each.
+        last_hidden_state: ``(B, F + N, D)``, the tower's F first tokens (CLIP: the class token) and the patches, zero where
+            padded.
+        pooler_output: ``(B, D)``, one vector for each image: CLIP's normalised class token, SigLIP's head.
+        hidden_states: On request, the embeddings and the output of every layer, ``(B, F + N, D)`` each.
         image_embeds: ``(B, E)``, the class token in the space shared with text, where CLIP has a projection.
     """
 
@@ -31,41 +35,56 @@ class QlipVisionOutput(BaseModelOutputWithPooling):
 
 
 class QlipVisionModel(nn.Module):
-    """CLIP's vision tower for ragged batches of patches with coordinates.
+    """A vision tower for ragged batches of patches with coordinates.
 
-    Modifications of `transformers.CLIPVisionModel` (5.17 to 5.23), whose modules it holds by reference:
-    - takes a `PatchBatch` in place of ``pixel_values``; its own patch embedding is applied to patches already cut;
-    - adds ``position(coords)`` in place of the table's rows; the class token keeps CLIP's own;
+    Modifications of the tower's own class (transformers 5.23 to 5.24), whose modules it calls:
+    - takes a `PatchBatch` in place of ``pixel_values``; the tower's patch embedding is applied to patches already cut;
+    - adds ``position(coords)`` in place of the table's rows; a class token keeps its own position;
     - images of different lengths go through the layers in one row, without padding, see `qlip.towers.packing`.
 
     Args:
-        tower: CLIP's vision tower; shared, not copied.
+        vision_model: The tower, of a class in `qlip.towers.base.TOWERS`; shared, not copied.
         position: Encodings of coordinates, see `qlip.core.position`.
         projection: CLIP's projection of the class token, if it has one.
     """
 
-    def __init__(self, tower: CLIPVisionModel, position: Position, projection: nn.Module | None = None) -> None:
+    def __init__(self, vision_model: nn.Module, position: Position, projection: nn.Module | None = None) -> None:
         super().__init__()
-        self.config = tower.config
-        self.embeddings, self.pre_layernorm = tower.embeddings, tower.pre_layrnorm
-        self.encoder, self.post_layernorm = tower.encoder, tower.post_layernorm
-        self.projection, self.position = projection, position
+        self.vision_model, self.projection, self.position = vision_model, projection, position
+        self.__dict__["tower"] = find_tower(vision_model)
+
+    tower: Tower
 
     @classmethod
-    def from_clip(cls, clip: Clip, position: Position | PositionName = "solve") -> "QlipVisionModel":
-        """Build on any Hugging Face CLIP; its weights are shared and ``clip`` stays as it was.
+    def from_clip(cls, clip: PreTrainedModel, position: Position | str | Path = "solve") -> "QlipVisionModel":
+        """Build on any tower; its weights are shared and ``clip`` stays as it was.
 
         Args:
-            clip: A CLIPModel, CLIPVisionModel or CLIPVisionModelWithProjection.
-            position: A position, or a name: ``"bicubic"``, ``"bilinear"``, ``"nearest"``, ``"zero"`` interpolate CLIP's
-                own table; ``"solve"`` solves a PositionMLP for it.
+            clip: A CLIPModel, CLIPVisionModel or CLIPVisionModelWithProjection, or another model whose tower is known.
+            position: See `qlip.zoo.resolve.resolve_position`.
 
         Raises:
-            TypeError: if ``clip`` is no CLIP.
+            TypeError: if there is no known tower in ``clip``.
             ValueError: if the position is unknown or does not fit the tower.
         """
-        tower = vision_tower(clip)
-        return cls(tower, make_position(tower, position), getattr(clip, "visual_projection", None))
+        module = find_tower(clip, "clip").module
+        resolved = resolve_position(position, position_table(module))
+        return cls(module, resolved, getattr(clip, "visual_projection", None))
+
+    @property
+    def config(self) -> PretrainedConfig:
+        """The tower's configuration."""
+        return self.tower.config
+
+    @property
+    def device(self) -> torch.device:
+        """Where the patches are embedded."""
+        return self.tower.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the tower computes in; positions stay in float32."""
+        return self.tower.weight.dtype
 
     def forward(
         self, batch: PatchBatch, *, positions: Tensor | None = None, output_hidden_states: bool = False
@@ -73,27 +92,69 @@ class QlipVisionModel(nn.Module):
         """Encode a batch.
 
         Args:
-            batch: Patches normalised as CLIP expects them.
-            positions: ``(B, N, D)``, used in place of ``position(batch.coords)``; for gradients with respect to them.
+            batch: Patches normalised as the tower expects them.
+            positions: ``(B, N, D)``, used in place of the model's own; for gradients with respect to them.
             output_hidden_states: Return the hidden states of every layer.
 
         Raises:
-            ValueError: if the patches do not have the tower's patch size.
+            ValueError: if the patches do not have the tower's patch size, or the batch lacks the geometry that it needs.
         """
-        rows = Rows.of(batch.mask)
-        states = self.pre_layernorm(self._embed(batch, positions, rows))
-        collected = [rows.unpack(states)] if output_hidden_states else []
-        for layer in self.encoder.layers:
-            states = rows.through(layer, states, self.config)
+        tower = self.tower
+        with onloaded(*tower.inputs()):
+            prefix = tower.prefix()
+            packing = Packing.of(batch.mask, 0 if prefix is None else len(prefix))
+            patches = tower.embed(packing.pack(batch.patches))  # (R, P, D)
+            added = self.position(packing.pack(self.coords_of(batch))) if positions is None else packing.pack(positions)
+            states = packing.insert(prefix, patches + added.to(patches.dtype))
+        states = tower.before(states)
+        collected = [packing.unpack(states)] if output_hidden_states else []
+        for layer in self.layers():
+            states = packing.through(layer, states, tower.config)
             if output_hidden_states:
-                collected.append(rows.unpack(states))
-        pooled = self.post_layernorm(rows.class_tokens(states))
+                collected.append(packing.unpack(states))
+        last = tower.after(states)
+        pooled = tower.pool(last, packing)
         return QlipVisionOutput(
-            last_hidden_state=collected[-1] if collected else rows.unpack(states),
+            last_hidden_state=collected[-1] if collected and last is states else packing.unpack(last),
             pooler_output=pooled,
             hidden_states=tuple(collected) if collected else None,
             image_embeds=None if self.projection is None else self.projection(pooled),
         )
+
+    def layers(self) -> Iterator[nn.Module]:
+        """The tower's layers, first to last."""
+        return self.vision_model.get_submodule(self.tower.layers).children()
+
+    def coords_of(self, batch: PatchBatch) -> Tensor:
+        """Where the patches stand in the tower's table, whose corner entries are at -1 and 1: ``(B, N, 2)`` float32.
+
+        For a tower whose own interpolation looks at the image's edges, a place at the very edge lies half an entry outside.
+
+        Raises:
+            ValueError: if the tower needs the geometry of the leaves and the batch has none.
+        """
+        if self.tower.frame == "corners":
+            return batch.coords
+        if batch.geometry is None:
+            raise ValueError(
+                f"batch.geometry: got None; a {type(self.vision_model).__name__} places patches by the image's edges and takes "
+                f"a PatchBatch with geometry, as PatchBatch.from_image and QlipImageProcessor make it"
+            )
+        side = self.tower.grid
+        return centres(batch.geometry, "edges") * (side / max(side - 1, 1))
+
+    def save_pretrained(self, save_directory: str | Path) -> None:
+        """Save the original tower, and the position beside it in ``qlip.safetensors``; `qlip.from_pretrained` reads both.
+
+        Raises:
+            TypeError: if the position is a function, or the model was not made by `qlip.convert`.
+        """
+        original = self.__dict__.get("original")
+        if not isinstance(original, PreTrainedModel):
+            raise TypeError("self: got a QlipVisionModel without an original; takes one made by qlip.convert(tower)")
+        check_writable(self.position)
+        original.save_pretrained(save_directory)
+        write_position(Path(save_directory) / POSITION_FILE, self.position)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "QlipVisionModel":
         """Move and cast as any module, but only move the position: ``model.to(bfloat16)`` must not round it."""
@@ -106,18 +167,3 @@ class QlipVisionModel(nn.Module):
         if position is not None:
             position._apply(lambda tensor: tensor.to(fn(tensor).device))
         return self
-
-    def _embed(self, batch: PatchBatch, positions: Tensor | None, rows: Rows) -> Tensor:
-        """Token embeddings in rows, ``(R, T, D)``, a class token before each image."""
-        embeddings = self.embeddings
-        with onloaded(embeddings, embeddings.patch_embedding, embeddings.position_embedding):
-            weight = embeddings.patch_embedding.weight
-            if batch.patches.shape[2:] != weight.shape[1:]:
-                raise ValueError(
-                    f"batch.patches: got patches of shape {tuple(batch.patches.shape[2:])}; this tower takes "
-                    f"{tuple(weight.shape[1:])}. Set patch_size={weight.shape[-1]} in the Quadtree"
-                )
-            patches = F.linear(rows.pack(batch.patches).to(weight.dtype).flatten(2), weight.flatten(1))  # (R, P, D)
-            added = self.position(rows.pack(batch.coords)) if positions is None else rows.pack(positions)
-            first = embeddings.class_embedding + embeddings.position_embedding.weight[0]
-            return rows.insert(first, patches + added.to(patches.dtype))

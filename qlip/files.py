@@ -81,8 +81,8 @@ def _swap(new: Path, folder: Path, ours: tuple[str, ...] | None) -> None:
     except BaseException:
         old.rename(folder)
         raise
-    for path in old.iterdir() if ours is not None else ():
-        if path.name not in ours:
+    if ours is not None:
+        for path in [path for path in old.iterdir() if path.name not in ours]:
             path.rename(folder / path.name)
     shutil.rmtree(old)
 

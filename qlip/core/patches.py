@@ -86,11 +86,14 @@ class PatchBatch:
         patches: ``(B, N, 3, p, p)``, zero where padded.
         coords: ``(B, N, 2)`` float32, centres as (row, column) in [-1, 1].
         mask: ``(B, N)`` bool, true for patches, false for padding; padding is always on the right.
+        geometry: ``(B, N, 5)`` int64, see `Leaves.geometry`, zero where padded. None where only coordinates are known, which
+            is enough for CLIP; towers that place patches in another frame need it.
     """
 
     patches: Tensor
     coords: Tensor
     mask: Tensor
+    geometry: Tensor | None = None
 
     @property
     def num_tokens(self) -> Tensor:
@@ -114,6 +117,7 @@ class PatchBatch:
         if len(shapes) != 1:
             raise ValueError(f"items: got patches of shapes {shapes}; takes at least one item, all of one patch shape")
         longest = max(item.mask.shape[1] for item in items)
+        geometry = [item.geometry for item in items if item.geometry is not None]
 
         def stack(tensors: Sequence[Tensor]) -> Tensor:
             return torch.cat([_pad_right(tensor, longest) for tensor in tensors])
@@ -122,12 +126,13 @@ class PatchBatch:
             stack([item.patches for item in items]),
             stack([item.coords for item in items]),
             stack([item.mask for item in items]),
+            stack(geometry) if len(geometry) == len(items) else None,
         )
 
     @classmethod
     def from_image(cls, image: Tensor, leaves: Leaves) -> "PatchBatch":
         """The batch of one image ``(3, H, W)`` cut at ``leaves``."""
-        return cls._whole(patchify(image, leaves), leaves.coords())
+        return cls.from_patches(patchify(image, leaves), leaves)
 
     @classmethod
     def from_images(cls, images: Tensor, leaves: Sequence[Leaves]) -> "PatchBatch":
@@ -148,13 +153,20 @@ class PatchBatch:
         row, col, size = (torch.cat([getattr(each, name) for each in leaves]) for name in ("row", "col", "size"))
         below = torch.cat([each.row + i * h for i, each in enumerate(leaves)])
         patches = patchify(images.transpose(0, 1).flatten(1, 2), Leaves(below, col, size, (len(images) * h, w)))
-        coords = Leaves(row, col, size, (h, w)).coords()
-        return cls.collate(map(cls._whole, patches.split(counts), coords.split(counts)))
+        every = Leaves(row, col, size, (h, w))
+        each_image = (tensor.split(counts) for tensor in (patches, every.coords(), every.geometry()))
+        return cls.collate(map(cls._whole, *each_image))
 
     @classmethod
-    def _whole(cls, patches: Tensor, coords: Tensor) -> "PatchBatch":
+    def from_patches(cls, patches: Tensor, leaves: Leaves) -> "PatchBatch":
+        """The batch of one image that is cut already: ``patches (N, 3, p, p)`` of its leaves."""
+        return cls._whole(patches, leaves.coords(), leaves.geometry())
+
+    @classmethod
+    def _whole(cls, patches: Tensor, coords: Tensor, geometry: Tensor) -> "PatchBatch":
         """The batch of one image's ``patches (N, 3, p, p)`` at ``coords (N, 2)``, nothing padded."""
-        return cls(patches[None], coords[None], patches.new_ones(1, len(patches), dtype=torch.bool))
+        mask = patches.new_ones(1, len(patches), dtype=torch.bool)
+        return cls(patches[None], coords[None].to(patches.device), mask, geometry[None].to(patches.device))
 
     def to(
         self,
@@ -167,11 +179,13 @@ class PatchBatch:
             self.patches.to(device=device, dtype=dtype, non_blocking=non_blocking),
             self.coords.to(device=device, non_blocking=non_blocking),
             self.mask.to(device=device, non_blocking=non_blocking),
+            None if self.geometry is None else self.geometry.to(device=device, non_blocking=non_blocking),
         )
 
     def pin_memory(self) -> "PatchBatch":
         """Copy to page-locked memory, as DataLoader asks."""
-        return PatchBatch(self.patches.pin_memory(), self.coords.pin_memory(), self.mask.pin_memory())
+        geometry = None if self.geometry is None else self.geometry.pin_memory()
+        return PatchBatch(self.patches.pin_memory(), self.coords.pin_memory(), self.mask.pin_memory(), geometry)
 
 
 def _pad_right(tensor: Tensor, length: int) -> Tensor:

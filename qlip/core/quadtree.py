@@ -14,6 +14,7 @@ from torch import Tensor
 from qlip.core.criteria import BlockScore, get_criterion
 
 Cover = Literal["roots", "full"]
+Frame = Literal["corners", "edges", "patches"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +43,46 @@ class Leaves:
         half = (self.size - 1).double() / 2
         axes = [(self.row + half, self.grid[0] - 1), (self.col + half, self.grid[1] - 1)]
         return torch.stack([2 * centre / last - 1 if last else 0 * centre for centre, last in axes], dim=-1).float()
+
+    def parts(self, unit: int) -> "Leaves":
+        """The ``unit x unit`` parts of leaves that are counted in units, as leaves counted in patches: ``(N * unit^2,)``.
+
+        They come leaf by leaf, in reading order within each. A model that shows ``unit x unit`` patches to its language
+        model as one token has its quadtree choose among units; its encoder sees the parts.
+        """
+        step = torch.arange(unit, device=self.row.device)
+        row = self.row[:, None] * unit + self.size[:, None] * step.repeat_interleave(unit)
+        col = self.col[:, None] * unit + self.size[:, None] * step.repeat(unit)
+        size = self.size[:, None].expand_as(row)
+        return Leaves(row.flatten(), col.flatten(), size.flatten(), (self.grid[0] * unit, self.grid[1] * unit))
+
+    def geometry(self) -> Tensor:
+        """Row, column and size of each leaf and the image's grid, ``(N, 5)`` int64: how leaves travel with their patches."""
+        grid = torch.tensor(self.grid, device=self.row.device).expand(len(self), 2)
+        return torch.cat([torch.stack([self.row, self.col, self.size], dim=1), grid], dim=1)
+
+    @classmethod
+    def from_geometry(cls, geometry: Tensor) -> "Leaves":
+        """Undo `geometry`, ``(N, 5)`` of one image."""
+        row, col, size, height, width = geometry.unbind(1)
+        return cls(row, col, size, (int(height[0]), int(width[0])))
+
+
+def centres(geometry: Tensor, frame: Frame) -> Tensor:
+    """Centres of leaves ``(..., 5)``, see `Leaves.geometry`, as (row, column): ``(..., 2)`` float32.
+
+    Args:
+        geometry: Leaves of any images.
+        frame: ``"patches"`` counts patches from the centre of the first; ``"corners"`` has the centres of the corner patches
+            at -1 and 1, as CLIP in the paper; ``"edges"`` has the edges of the image at -1 and 1, as SigLIP and DINO.
+    """
+    centre = geometry[..., :2] + (geometry[..., 2:3] - 1).double() / 2
+    count = geometry[..., 3:].double()
+    if frame == "edges":
+        centre = (2 * centre + 1) / count - 1
+    elif frame == "corners":
+        centre = torch.where(count > 1, 2 * centre / (count - 1).clamp(min=1) - 1, 0.0)
+    return centre.float()
 
 
 @dataclass(frozen=True)

@@ -1,40 +1,33 @@
-"""How a loaded model is switched to a class of ours and back, its weights untouched, and how the two are saved together.
+"""How a loaded model is switched to a class of ours and back, its weights untouched, and what all families have in common.
 
 Why a change of class: transformers calls ``get_image_features`` from ``forward`` and from ``generate``, accelerate replaces
 ``forward`` on instances but not this method, and a class at module level pickles.
+
+A family is one file in this folder: a subclass of `Converted`, or of `ConvertedGenerative` with one of `ConvertedInner` for
+the model without its head. It registers itself in `FAMILIES` under the class of transformers that it stands for.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self
 
-from torch import nn
-from transformers import CLIPVisionModel, PreTrainedModel
-from transformers.utils import cached_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from qlip.core.position import Position
 from qlip.encoder import QlipVisionModel, QlipVisionOutput
-from qlip.images.pixels import to_batch, token_counts
+from qlip.families.hub import find_file
+from qlip.families.placeholders import check_placeholders
+from qlip.families.processor import ConvertedProcessor
+from qlip.images.pixels import PixelValues, to_batch, token_counts
+from qlip.images.processor import QlipImageProcessor
+from qlip.towers.base import Tower, find_tower
 from qlip.towers.offload import onloaded
 from qlip.zoo.position_file import POSITION_FILE, check_writable, read_position, write_position
 
-HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
-Class = TypeVar("Class", bound=type)
-
-
-def answers_to(original: type) -> Callable[[Class], Class]:
-    """Give a subclass its parent's name: pipelines, trainers and quantisers go by ``type(model).__name__``.
-
-    Pickle goes by ``__qualname__``, which stays.
-    """
-
-    def rename(converted: Class) -> Class:
-        converted.__name__ = original.__name__
-        return converted
-
-    return rename
+FAMILIES: dict[type[PreTrainedModel], type["Converted"]] = {}
 
 
 @dataclass
@@ -47,30 +40,76 @@ class Encoding:
 
     position: Position
 
-    def encode(self, tower: CLIPVisionModel, pixel_values: Any, **options: bool) -> tuple[QlipVisionOutput, list[int]]:
+    def encode(
+        self, tower: nn.Module, pixel_values: PixelValues, output_hidden_states: bool = False
+    ) -> tuple[QlipVisionOutput, list[int]]:
         """Run the tower on ``pixel_values``; also the number of patches of each image."""
-        embeddings = tower.embeddings
-        with onloaded(embeddings):
-            device = embeddings.class_embedding.device
+        model = QlipVisionModel(tower, self.position)
+        with onloaded(*model.tower.inputs()):
+            device = model.device
         if isinstance(self.position, nn.Module):
             self.position.to(device)  # follows the tower, wherever it was moved since; does nothing if it is there
         batch = to_batch(pixel_values).to(device)
-        return QlipVisionModel(tower, self.position)(batch, **options), token_counts(pixel_values)
+        return model(batch, output_hidden_states=output_hidden_states), token_counts(pixel_values)
 
 
-class Converted:
-    """What whole models have in common once they are converted: a position, and how they are saved and loaded.
+class Renamed:
+    """A subclass that goes by its parent's name: pipelines, trainers and quantisers go by ``type(model).__name__``.
 
-    Modifications of `transformers.PreTrainedModel` (5.17 to 5.23):
-    - ``save_pretrained`` writes the original's checkpoint, and the position beside it in ``qlip.safetensors``;
-    - ``from_pretrained`` reads the two together.
+    Pickle goes by ``__qualname__``, which stays.
     """
 
     original: ClassVar[type[PreTrainedModel]]
+
+    def __init_subclass__(cls, original: type[PreTrainedModel] | None = None, **kwargs: object) -> None:
+        """Take the name of ``original``, the class of transformers that this one stands for."""
+        super().__init_subclass__(**kwargs)
+        if original is not None:
+            cls.original, cls.__name__ = original, original.__name__
+
+
+class Converted(Renamed):
+    """A whole model that takes patches and leaves: a position, and how the two are saved and loaded.
+
+    Modifications of `transformers.PreTrainedModel` (5.23 to 5.24):
+    - ``save_pretrained`` writes the original's checkpoint, and the position beside it in ``qlip.safetensors``;
+    - ``from_pretrained`` reads the two together.
+
+    Attributes:
+        original: The class of transformers, given as ``class X(Converted, Original, original=Original)``.
+        processor_class: The converted processor that goes with it.
+        qlip: The position.
+    """
+
+    processor_class: ClassVar[type[ConvertedProcessor]]
     qlip: Encoding
 
+    def __init_subclass__(cls, original: type[PreTrainedModel] | None = None, **kwargs: object) -> None:
+        """Register the family."""
+        super().__init_subclass__(original=original, **kwargs)
+        if original is not None:
+            FAMILIES[original] = cls
+
     @classmethod
-    def attach(cls, model: Any, position: Position) -> Any:
+    def tower_of(cls, model: PreTrainedModel) -> Tower:
+        """The vision tower inside a model of the original class.
+
+        Raises:
+            TypeError: if it is none that is known.
+        """
+        return find_tower(model)
+
+    @classmethod
+    def convert_processor(cls, model: PreTrainedModel, processor: Any, settings: QlipImageProcessor) -> Any:
+        """The converted processor that goes with a model of the original class.
+
+        Raises:
+            TypeError: if ``processor`` belongs to another kind of model.
+        """
+        return cls.processor_class.convert(processor, settings)
+
+    @classmethod
+    def attach(cls, model: Any, position: Position) -> Self:
         """Switch a model of the original class to this one, in place, and return it."""
         model.qlip = Encoding(position)
         model.__class__ = cls
@@ -98,11 +137,11 @@ class Converted:
         return self.qlip.position
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
-        """Save for `from_pretrained` of this class, and of the original's.
+        """Save for `qlip.from_pretrained`, and for ``from_pretrained`` of the original class.
 
         Args:
             save_directory: Gets the original's checkpoint and ``qlip.safetensors``.
-            kwargs: As in transformers.
+            kwargs: Options of transformers.
 
         Raises:
             TypeError: if the position is a function.
@@ -115,7 +154,7 @@ class Converted:
             # transformers renames tensors back to the checkpoint's names, but not for classes that are not its own
             original.save_pretrained(save_directory, **kwargs)
         if kwargs.get("is_main_process", True):
-            write_position(save_directory, self.position)
+            write_position(Path(save_directory) / POSITION_FILE, self.position)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, *args: Any, **kwargs: Any) -> Any:
@@ -123,28 +162,109 @@ class Converted:
 
         Args:
             pretrained_model_name_or_path: Folder or Hub id.
-            args: As in transformers.
-            kwargs: As in transformers.
+            args: Arguments of transformers.
+            kwargs: Options of transformers.
 
         Raises:
             OSError: if there is no checkpoint, or no ``qlip.safetensors`` with it.
         """
         position = read_position(find_file(pretrained_model_name_or_path, POSITION_FILE, kwargs))
-        loaded = cls.original.from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        loaded = cls.original.from_pretrained(str(pretrained_model_name_or_path), *args, **kwargs)
         if isinstance(loaded, tuple):  # output_loading_info=True
             return cls.attach(loaded[0], position), *loaded[1:]
         return cls.attach(loaded, position)
 
 
-def find_file(source: str | Path, name: str, options: Mapping[str, Any]) -> str:
-    """Path of a file of ours in a folder or Hub repository, downloaded if need be.
+class ConvertedInner(Renamed):
+    """A generative model without its head, taking patches and leaves.
 
-    Args:
-        source: Folder or Hub id.
-        name: Of the file.
-        options: Those of ``from_pretrained``; the ones about the Hub are heeded.
-
-    Raises:
-        OSError: if it is not there.
+    Modifications of the families' inner models (transformers 5.23 to 5.24):
+    - ``pixel_values`` is a list with a pair for each image (see `qlip.images.pixels`), or a `PatchBatch`; each image has as
+      many features as leaves;
+    - placeholders are checked image by image before anything is encoded.
     """
-    return str(cached_file(str(source), name, **{key: options[key] for key in HUB_OPTIONS if key in options}))
+
+    qlip: Encoding
+    config: Any
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Check the placeholders, then run; not in ``forward``, which accelerate replaces on instances."""
+        input_ids = args[0] if args else kwargs.get("input_ids")
+        pixel_values = args[1] if len(args) > 1 else kwargs.get("pixel_values")
+        if input_ids is not None and pixel_values is not None:
+            self.check_prompts(input_ids, self.feature_counts(pixel_values, kwargs))
+        return super().__call__(*args, **kwargs)  # type: ignore[misc]
+
+    def check_prompts(self, input_ids: Tensor, counts: list[int]) -> None:
+        """Raise unless ``input_ids (B, L)`` has a placeholder for each of the features; see `check_placeholders`."""
+        check_placeholders(input_ids, counts, self.config.image_token_id)
+
+    def feature_counts(self, pixel_values: PixelValues, options: Mapping[str, Any]) -> list[int]:
+        """Features of each image: its leaves, and whatever a family adds by the ``options`` of a call."""
+        return token_counts(pixel_values)
+
+
+class ConvertedGenerative(Converted):
+    """A whole model that answers in words; its inner model is switched with it.
+
+    Modifications of the families' models (transformers 5.23 to 5.24), besides those of `Converted`:
+    - ``generate`` checks the placeholders image by image before it expands prompts for beams.
+
+    Attributes:
+        inner_class: The converted class of ``model.model``.
+    """
+
+    inner_class: ClassVar[type[ConvertedInner]]
+    model: Any
+
+    @classmethod
+    def tower_of(cls, model: PreTrainedModel) -> Tower:
+        """The tower of the inner model."""
+        return find_tower(model.model)
+
+    @classmethod
+    def convert_processor(cls, model: PreTrainedModel, processor: Any, settings: QlipImageProcessor) -> Any:
+        """The converted processor that goes with a model of the original class.
+
+        Raises:
+            TypeError: if ``processor`` belongs to another kind of model.
+            ValueError: if it has another placeholder than the model.
+        """
+        new = super().convert_processor(model, processor, settings)
+        if new.image_token_id != model.config.image_token_id:
+            raise ValueError(
+                f"processor: its placeholder {new.image_token!r} is token {new.image_token_id}, the model's is "
+                f"{model.config.image_token_id}; pass the processor that belongs to the model"
+            )
+        return new
+
+    @classmethod
+    def attach(cls, model: Any, position: Position) -> Self:
+        """Switch a model and its inner model, in place, and return it."""
+        attached = super().attach(model, position)
+        attached.model.qlip, attached.model.__class__ = attached.qlip, cls.inner_class
+        return attached
+
+    def detach(self) -> Any:
+        """Undo `attach`, in place, and return the model."""
+        inner = self.model
+        del inner.qlip
+        inner.__class__ = self.inner_class.original
+        return super().detach()
+
+    def _expand_inputs_for_generation(
+        self,
+        expand_size: int = 1,
+        is_encoder_decoder: bool = False,
+        input_ids: Tensor | None = None,
+        **model_kwargs: Any,
+    ) -> Any:
+        """Check the images against the prompts, then expand as the parent does; transformers has encoded them by now."""
+        encoded = (model_kwargs.get("mm_encoder_outputs") or {}).get("image")
+        cache = model_kwargs.get("cache", model_kwargs.get("past_key_values"))  # renamed by 5.24
+        fresh = cache is None or cache.get_seq_length() == 0  # else the prompt may hold images of earlier turns
+        if encoded is not None and fresh and input_ids is not None and input_ids.numel():
+            self.model.check_prompts(input_ids, [len(features) for features in encoded.pooler_output])
+        return super()._expand_inputs_for_generation(  # type: ignore[misc]
+            expand_size=expand_size, is_encoder_decoder=is_encoder_decoder, input_ids=input_ids, **model_kwargs
+        )

@@ -1,23 +1,28 @@
-"""CLIP's two towers with images of any size: what `qlip.convert` switches a CLIPModel to."""
+"""CLIP's two towers with images of any size."""
 
 from typing import Any
 
-from transformers import CLIPModel
+from transformers import CLIPModel, CLIPProcessor
 
-from qlip.families.base import Converted, answers_to
+from qlip.families.base import Converted
+from qlip.families.processor import ConvertedProcessor
+from qlip.images.pixels import PixelValues
 
 
-@answers_to(CLIPModel)
-class QlipCLIPModel(Converted, CLIPModel):  # type: ignore[misc]
+class QlipCLIPProcessor(ConvertedProcessor, CLIPProcessor, original=CLIPProcessor):  # type: ignore[misc]
+    """CLIP's processor for images of any size; see `ConvertedProcessor` for what differs from `transformers.CLIPProcessor`."""
+
+
+class QlipCLIPModel(Converted, CLIPModel, original=CLIPModel):  # type: ignore[misc]
     """CLIP, image and text, taking patches and leaves.
 
-    Modifications of `transformers.CLIPModel` (5.17 to 5.23), besides those of `Converted`:
+    Modifications of `transformers.CLIPModel` (5.23 to 5.24), besides those of `Converted`:
     - ``pixel_values`` is a list with a pair for each image (see `qlip.images.pixels`), or a `PatchBatch`.
     """
 
-    original = CLIPModel
+    processor_class = QlipCLIPProcessor
 
-    def get_image_features(self, pixel_values: Any, return_dict: bool = True, **kwargs: Any) -> Any:
+    def get_image_features(self, pixel_values: PixelValues, return_dict: bool = True, **kwargs: Any) -> Any:
         """Encode and project images.
 
         Args:
@@ -29,7 +34,6 @@ class QlipCLIPModel(Converted, CLIPModel):  # type: ignore[misc]
             The tower's output with ``pooler_output (B, E)`` in the space shared with text.
         """
         hidden = bool(kwargs.get("output_hidden_states"))
-        output: Any
         output, _ = self.qlip.encode(self.vision_model, pixel_values, output_hidden_states=hidden)
         output.pooler_output = self.visual_projection(output.pooler_output)
         return output if return_dict else output.to_tuple()

@@ -8,26 +8,18 @@ the model's dtype, and coordinates in bfloat16 would place tokens half a patch o
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from qlip.core.patches import PatchBatch, patchify
 from qlip.core.quadtree import Leaves
 
 Pair = tuple[Tensor, Tensor]
+PixelValues = PatchBatch | Sequence[Pair | Sequence[Pair]]
 
 
 def pack(image: Tensor, leaves: Leaves) -> Pair:
     """The pair of an image ``(3, H, W)`` cut at ``leaves``."""
-    grid = torch.tensor(leaves.grid, device=leaves.row.device).expand(len(leaves), 2)
-    geometry = torch.stack([leaves.row, leaves.col, leaves.size], dim=1)
-    return patchify(image, leaves), torch.cat([geometry, grid], dim=1)
-
-
-def unpack_leaves(geometry: Tensor) -> Leaves:
-    """The leaves in the second half of a pair, ``(N, 5)``."""
-    row, col, size, height, width = geometry.unbind(1)
-    return Leaves(row, col, size, (int(height[0]), int(width[0])))
+    return patchify(image, leaves), leaves.geometry()
 
 
 def to_pairs(pixel_values: Any) -> list[Pair]:
@@ -60,14 +52,14 @@ def _flatten(value: Any) -> Iterator[Pair]:
         raise TypeError(type(value).__name__)
 
 
-def token_counts(pixel_values: Any) -> list[int]:
+def token_counts(pixel_values: PixelValues) -> list[int]:
     """Patches of each image, class token not counted."""
     if isinstance(pixel_values, PatchBatch):
         return pixel_values.num_tokens.tolist()
     return [len(patches) for patches, _ in to_pairs(pixel_values)]
 
 
-def to_batch(pixel_values: "PatchBatch | Sequence[Any]") -> PatchBatch:
+def to_batch(pixel_values: PixelValues) -> PatchBatch:
     """One ragged batch of all images; a `PatchBatch` is returned as it is.
 
     Raises:
@@ -77,10 +69,5 @@ def to_batch(pixel_values: "PatchBatch | Sequence[Any]") -> PatchBatch:
     if isinstance(pixel_values, PatchBatch):
         return pixel_values
     return PatchBatch.collate(
-        PatchBatch(
-            patches[None],
-            unpack_leaves(geometry).coords()[None].to(patches.device),
-            torch.ones(1, len(patches), dtype=torch.bool, device=patches.device),
-        )
-        for patches, geometry in to_pairs(pixel_values)
+        PatchBatch.from_patches(patches, Leaves.from_geometry(geometry)) for patches, geometry in to_pairs(pixel_values)
     )

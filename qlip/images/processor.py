@@ -1,15 +1,19 @@
 """From pictures to ragged batches of patches: the preprocessing of every qlip model."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from PIL import Image
 from torch import Tensor
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
+from qlip._version import __version__
 from qlip.core.patches import PatchBatch
 from qlip.core.quadtree import Leaves, Quadtree
+from qlip.files import write_json
 from qlip.images.read import (
     ImageLike,
     centre_crop,
@@ -23,6 +27,7 @@ from qlip.images.read import (
 Crop = Literal["patch", "square"]
 Pad = Literal["square"]
 OPTIONS = ("alpha", "max_tokens", "size", "crop", "pad")
+PROCESSOR_FILE = "qlip.json"
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,49 @@ class QlipImageProcessor:
         settings = self.with_options(**options)
         cut = (settings.cut(image) for image in _as_list(images))
         return PatchBatch.collate(PatchBatch.from_image(image, leaves) for image, leaves in cut)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as JSON can hold them; a criterion of the user's own by its name."""
+        values = asdict(self)
+        criterion = self.quadtree.criterion
+        values["quadtree"]["criterion"] = (
+            criterion if isinstance(criterion, str) else getattr(criterion, "__name__", "?")
+        )
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "QlipImageProcessor":
+        """Undo `to_dict`."""
+        quadtree = Quadtree(**values["quadtree"])
+        return cls(**{**values, "quadtree": quadtree, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+
+    def check_writable(self) -> None:
+        """Raise unless the settings can be saved.
+
+        Raises:
+            TypeError: if the quadtree's criterion is a function.
+        """
+        if not isinstance(self.quadtree.criterion, str):
+            raise TypeError(
+                f"criterion: got the function {self.to_dict()['quadtree']['criterion']}; only criteria with a name can be "
+                f"saved. Save the original processor and convert it again after loading"
+            )
+
+    def save_pretrained(self, save_directory: str | Path) -> Path:
+        """Write the settings to ``qlip.json`` in a folder, beside the model's own files.
+
+        Raises:
+            TypeError: see `check_writable`.
+        """
+        self.check_writable()
+        path = Path(save_directory) / PROCESSOR_FILE
+        write_json(path, {"qlip_version": __version__, "images": self.to_dict()})
+        return path
+
+    @classmethod
+    def read(cls, path: str | Path) -> "QlipImageProcessor":
+        """Read what `save_pretrained` wrote."""
+        return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8"))["images"])
 
     def with_options(self, **options: Any) -> "QlipImageProcessor":
         """A processor with some settings changed.

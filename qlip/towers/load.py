@@ -1,39 +1,12 @@
-"""Loading the vision side of a CLIP, and finding the tower and its table inside any of them."""
+"""Loading the vision side of a CLIP by name."""
 
 from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import AutoConfig, CLIPModel, CLIPVisionModel, CLIPVisionModelWithProjection
+from transformers import AutoConfig, CLIPVisionModel, CLIPVisionModelWithProjection
 
 from qlip.shipped import shipped
-from qlip.towers.offload import onloaded
 from qlip.towers.synthetic import random_clip_from_name
-
-Clip = CLIPModel | CLIPVisionModel | CLIPVisionModelWithProjection
-
-
-def vision_tower(clip: Clip) -> CLIPVisionModel:
-    """The bare vision tower inside any Hugging Face CLIP.
-
-    Raises:
-        TypeError: if there is none.
-    """
-    tower = getattr(clip, "vision_model", clip)
-    if not isinstance(tower, CLIPVisionModel):
-        raise TypeError(
-            f"clip: got {type(clip).__name__}; takes a CLIPModel, CLIPVisionModel or CLIPVisionModelWithProjection"
-        )
-    return tower
-
-
-def position_table(clip: Clip) -> Tensor:
-    """CLIP's table of positional embeddings on its grid, without the class token's: ``(n, n, D)``."""
-    embedding = vision_tower(clip).embeddings.position_embedding
-    with onloaded(embedding):
-        weight = embedding.weight.detach().clone()
-    side = round((len(weight) - 1) ** 0.5)
-    return weight[1:].unflatten(0, (side, side))
 
 
 def load_clip(name: str, revision: str | None = None) -> CLIPVisionModel | CLIPVisionModelWithProjection:

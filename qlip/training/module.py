@@ -16,7 +16,8 @@ from torch.utils.checkpoint import checkpoint
 from qlip.core.patches import PatchBatch
 from qlip.core.position import PositionMLP
 from qlip.encoder import QlipVisionModel
-from qlip.towers.load import load_clip, position_table, vision_tower
+from qlip.towers.base import find_tower, position_table
+from qlip.towers.load import load_clip
 from qlip.training.batch import TrainBatch
 from qlip.training.checkpoint import check_trained_state, trained_state
 from qlip.training.config import LossConfig, MLPConfig
@@ -74,7 +75,7 @@ class QlipModule(L.LightningModule):
         self.register_buffer("grid_coords", position.training_grid().flatten(0, 1), persistent=False)
         self.vision = QlipVisionModel.from_clip(self.clip, position)
         if recompute_activations:
-            _recompute_in_backward(self.vision.encoder.layers)
+            _recompute_in_backward(self.vision.layers())
 
     @property
     def position(self) -> PositionMLP:
@@ -106,7 +107,7 @@ class QlipModule(L.LightningModule):
     def encode_standard(self, pixels: Tensor) -> Tensor:
         """The frozen CLIP's own [CLS] output ``(B, E)`` for its standard view ``(B, 3, n, n)``."""
         # A CLIP with a projection does not return what it projects; the tower inside it does.
-        clip = vision_tower(self.clip) if self.loss.target == "pooler_output" else self.clip
+        clip = find_tower(self.clip).module if self.loss.target == "pooler_output" else self.clip
         return getattr(clip(pixels.to(self.clip.device)), self.loss.target)
 
     def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:

@@ -8,7 +8,8 @@ from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import HTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
 from qlip.core.position import PositionMLP
-from qlip.towers.load import load_clip, position_table, vision_tower
+from qlip.towers.base import find_tower, position_table
+from qlip.towers.load import load_clip
 from qlip.zoo.card import is_hub_id
 from qlip.zoo.config import EntryError, ZooConfig
 from qlip.zoo.registry import PACKAGE, REGISTRY, SOLVE, Entry, is_name
@@ -50,14 +51,14 @@ def solve(source: str) -> tuple[PositionMLP, ZooConfig]:
         clip = load_clip(name, revision)
     except OSError as error:
         raise not_found(f"{source}: the CLIP {name} is in no folder here and could not be had from the Hub") from error
-    table, tower = position_table(clip), vision_tower(clip)
+    table, tower = position_table(clip), find_tower(clip)
     position = solved_position(table)
     residual, squared = position.residual(table)
     config = ZooConfig.of(
         position,
         backbone=name,
         backbone_revision=revision or getattr(tower.config, "_commit_hash", None),
-        patch_size=tower.embeddings.patch_embedding.weight.shape[-1],
+        patch_size=tower.patch_size,
         metrics={"R": residual.item(), "R2": squared.item(), "offgrid": position.offgrid(table)},
     )
     return position, config

@@ -28,15 +28,15 @@ def check_writable(position: Position) -> PositionMLP | TablePosition:
     return position
 
 
-def write_position(folder: str | Path, position: Position) -> Path:
-    """Write ``qlip.safetensors`` into ``folder``, whole or not at all.
+def write_position(path: str | Path, position: Position) -> Path:
+    """Write a position, whole or not at all.
 
     Raises:
         TypeError: see `check_writable`.
     """
     position = check_writable(position)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in position.state_dict().items()}
-    path = Path(folder) / POSITION_FILE
+    path = Path(path)
     part = path.with_suffix(f".{os.getpid()}.part")
     metadata = {"format": "pt", "qlip": json.dumps(_describe(position))}
     part.write_bytes(safetensors.torch.save(tensors, metadata=metadata))

@@ -1,29 +1,28 @@
 """From a name to a position for one tower."""
 
+from pathlib import Path
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from qlip.core.position import Position, PositionMLP, TableMode, TablePosition
-from qlip.towers.load import Clip, position_table
 
 PositionName = Literal[TableMode, "solve"]
 
 
-def make_position(clip: Clip, position: Position | PositionName) -> Position:
-    """Turn a name into a position for this CLIP, or check that a given one fits.
+def resolve_position(position: Position | str | Path | None, table: Tensor) -> Position:
+    """Interim."""
+    if position is None or position == "solve":
+        return solved_position(table)
+    if isinstance(position, str | Path) and str(position) not in get_args(TableMode):
+        from qlip.zoo.load import load
 
-    Raises:
-        ValueError: if the name is unknown, or width or grid differ from the tower's.
-    """
-    table = position_table(clip)
-    if isinstance(position, str):
-        if position == "solve":
-            return solved_position(table)
-        if position not in get_args(TableMode):
-            raise ValueError(f"position: got {position!r}; takes 'solve', {', '.join(map(repr, get_args(TableMode)))}")
+        position = load(position)
+    elif isinstance(position, str):
         return TablePosition(table, position)  # type: ignore[arg-type]
+    if not callable(position):
+        raise TypeError(f"position: got {type(position).__name__}")
     if isinstance(position, PositionMLP | TablePosition) and (position.grid, position.dim) != tuple(table.shape[1:]):
         raise ValueError(
             f"position: got one for a {position.grid} x {position.grid} grid of width {position.dim}; this tower has "

@@ -5,7 +5,7 @@ from pathlib import Path
 import datasets
 import pytest
 
-from qlip.towers.load import position_table
+from qlip.towers.base import position_table
 from qlip.zoo.position_file import write_position
 from qlip.zoo.resolve import solved_position
 from tests.evaluation.local_data import MAKERS

@@ -10,7 +10,7 @@ import qlip
 from qlip.data.language import ask_colour, ask_height, ask_side
 from qlip.data.pictures import small_objects
 from qlip.shipped import SHA256, shipped
-from qlip.towers.load import position_table
+from qlip.towers.base import position_table
 
 QUESTIONS = 96
 PATCHES = {"uniform": qlip.Quadtree(criterion="uniform"), "cut": qlip.Quadtree(alpha=0.6)}

@@ -9,8 +9,8 @@ from accelerate import cpu_offload, disk_offload, dispatch_model
 from torch import nn
 
 import qlip
-from qlip.towers.load import position_table
-from qlip.towers.packing import Rows, SideBySide
+from qlip.towers.base import position_table
+from qlip.towers.packing import PackedImages, Packing
 from tests.families.conftest import ONE, TWO
 
 
@@ -67,8 +67,8 @@ def test_device_map(llava, processor, solved, inputs, expected, tmp_path):
 def test_the_position_follows_the_tower(llava, inputs, monkeypatch):
     """The meta device stands for another one: nothing is computed, but places are checked."""
     count = len(inputs["pixel_values"][0][0])
-    rows = Rows((1, count), SideBySide.of([1 + count], torch.device("meta")))
-    monkeypatch.setattr(Rows, "of", lambda _: rows)  # looks at values, which meta tensors lack
+    rows = Packing((1, count), 1, PackedImages.of([1 + count], torch.device("meta")))
+    monkeypatch.setattr(Packing, "of", lambda *_: rows)  # looks at values, which meta tensors lack
     model = qlip.convert(llava, position=nn.Linear(2, 64)).to("meta")
     assert model.position.weight.device.type == "cpu"
     features = model.get_image_features(inputs["pixel_values"][:1]).pooler_output[0]
@@ -130,6 +130,6 @@ def test_casting_leaves_the_position_alone(own_pair, solved):
 def test_casting_a_converted_tower_leaves_the_position_alone(llava, solved):
     vision = qlip.convert(llava.model.vision_tower, position=copy.deepcopy(solved))
     vision.to(torch.bfloat16)
-    assert vision.embeddings.patch_embedding.weight.dtype == torch.bfloat16
+    assert vision.vision_model.embeddings.patch_embedding.weight.dtype == torch.bfloat16
     assert torch.equal(vision.position.readout.weight, solved.readout.weight)
     assert vision.to("meta").position.readout.weight.device.type == "meta"

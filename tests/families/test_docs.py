@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 
 import qlip
-from tests.families.test_generate import ENCODES_FIRST
 from tests.families.tiny_llava import scene, tiny_llava, tiny_processor
 
 ROOT = Path(__file__).parents[2]
@@ -79,12 +78,8 @@ def test_the_page_on_serving(llava, own_pair, pictures, answer):
     expected = answer(model, inputs, max_new_tokens=50)
     exec(encode, names)
     width = names["inputs"]["input_ids"].shape[1]
-    if ENCODES_FIRST:
-        exec(by_outputs, names)
-        assert names["output"][:, width:].tolist() == expected
-    else:
-        with pytest.raises(ValueError, match="mm_encoder_outputs"):
-            exec(by_outputs, names)
+    exec(by_outputs, names)
+    assert names["output"][:, width:].tolist() == expected
     exec(by_embeddings, names)
     assert names["output"].tolist() == expected
     compile(vllm, "serving.md", "exec")

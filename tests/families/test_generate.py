@@ -5,15 +5,14 @@ import pickle
 
 import pytest
 import torch
-from transformers import GenerationConfig, LlamaForCausalLM, pipeline
+from transformers import LlamaForCausalLM, pipeline
 
 from qlip.families import llava as qlip_llava
 from tests.families.conftest import NEW, NONE, ONE, TWO
 from tests.families.tiny_llava import WORDS, scene
 
-ENCODES_FIRST = hasattr(LlamaForCausalLM, "_prepare_multimodal_encoder_kwargs_for_generation")  # transformers 5.23
-CHUNKED = [{"prefill_chunk_size": 64}] if ENCODES_FIRST else []  # before, transformers left images out of chunks
-MODES = [{}, {"num_beams": 3}, {"cache_implementation": "static"}, {"use_cache": False}, *CHUNKED]
+CHUNKED = {"prefill_chunk_size": 64}
+MODES = [{}, {"num_beams": 3}, {"cache_implementation": "static"}, {"use_cache": False}, CHUNKED]
 
 
 @pytest.fixture(scope="session")
@@ -50,26 +49,10 @@ def test_every_way_to_read_the_prompt_gives_the_same_answer(pair, batch, answer,
     assert answer(pair[0], batch, **mode) == answer(pair[0], batch)
 
 
-def test_chunks_that_would_leave_images_out_are_refused(pair, singles):
-    with pytest.raises(ValueError, match="prefill_chunk_size: got 64; transformers"):
-        pair[0]._prefill(
-            singles[0]["input_ids"],
-            GenerationConfig(prefill_chunk_size=64),
-            {"pixel_values": singles[0]["pixel_values"], "past_key_values": None},
-        )
-
-
 def test_sampling_repeats_the_images_of_each_prompt(pair, batch, singles):
     sampled = pair[0].generate(**batch, max_new_tokens=NEW, do_sample=True, top_k=1, num_return_sequences=2)
     alone = [pair[0].generate(**single, max_new_tokens=NEW)[0, -NEW:].tolist() for single in singles]
     assert sampled[:, -NEW:].tolist() == [words for words in alone for _ in range(2)]
-
-
-def test_images_are_repeated_prompt_by_prompt():
-    """transformers 5.17 leaves this to the model; 5.23 does it itself."""
-    ids = torch.tensor([[3, 3, 7, 3, 3, 3], [7, 7, 3, 7, 7, 7], [7] * 6, [3, 3, 3, 3, 7, 7]])
-    repeated = qlip_llava.repeat_by_prompt(list("ABCDE"), [2, 3, 1, 1, 3], ids, 3, 2)
-    assert "".join(repeated) == "ABAB" + "CC" + "DEDE"
 
 
 def test_assisted(pair, singles, answer):
@@ -79,11 +62,7 @@ def test_assisted(pair, singles, answer):
 def test_assisted_by_a_language_model(pair, singles, answer):
     torch.manual_seed(0)
     assistant = LlamaForCausalLM(pair[0].config.text_config).eval()
-    if ENCODES_FIRST:
-        assert answer(pair[0], singles[1], assistant_model=assistant) == answer(pair[0], singles[1])
-    else:  # stock LLaVA too: transformers hands the images to the assistant
-        with pytest.raises(ValueError, match="not used by the model: \\['pixel_values'\\]"):
-            answer(pair[0], singles[1], assistant_model=assistant)
+    assert answer(pair[0], singles[1], assistant_model=assistant) == answer(pair[0], singles[1])
 
 
 def test_a_second_turn_goes_on_from_the_cache(pair, singles, pictures, answer):

@@ -10,8 +10,7 @@ from transformers import AutoProcessor, CLIPImageProcessor, LlavaForConditionalG
 
 import qlip
 from qlip import Quadtree, TablePosition
-from qlip.families.llava import QlipLlavaForConditionalGeneration
-from qlip.families.processor import QlipLlavaProcessor
+from qlip.families.llava import QlipLlavaForConditionalGeneration, QlipLlavaProcessor
 from qlip.zoo.position_file import read_position
 from tests.families.conftest import ONE, TWO
 from tests.families.tiny_llava import scene

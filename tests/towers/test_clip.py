@@ -6,9 +6,10 @@ import torch.nn.functional as F
 from transformers import CLIPConfig, CLIPModel, CLIPVisionModel, CLIPVisionModelWithProjection
 
 from qlip import PatchBatch, PositionMLP, QlipVisionModel, Quadtree, TablePosition
-from qlip.towers.load import load_clip, position_table, vision_tower
+from qlip.towers.base import find_tower, position_table
+from qlip.towers.load import load_clip
 from qlip.towers.synthetic import random_clip, random_clip_from_name
-from qlip.zoo.resolve import make_position, solved_position
+from qlip.zoo.resolve import resolve_position, solved_position
 
 SHAPES = {  # image side and patch side of the CLIPs in use
     "B/32": (224, 32),
@@ -201,9 +202,9 @@ def test_every_kind_of_clip_is_taken():
     whole = CLIPModel(CLIPConfig(text_config=text, vision_config=clip.config.to_dict(), projection_dim=32)).eval()
     images = torch.stack(random_images((112, 112)))
     batch = uniform(images)
-    for model in (clip, vision_tower(clip), whole):
-        assert vision_tower(model) is vision_tower(vision_tower(model))
-    assert QlipVisionModel.from_clip(vision_tower(clip), "bicubic")(batch).image_embeds is None
+    for model in (clip, find_tower(clip).module, whole):
+        assert find_tower(model).module is find_tower(find_tower(model).module).module
+    assert QlipVisionModel.from_clip(find_tower(clip).module, "bicubic")(batch).image_embeds is None
     got = QlipVisionModel.from_clip(whole, "bicubic")(batch)
     pooled = whole.vision_model(images).pooler_output
     assert_close(got.pooler_output, pooled)
@@ -267,19 +268,20 @@ def test_load_clip_takes_a_folder(tmp_path, kind):
 
 
 CLIP = random_clip(64, 1, image_size=112)
+TABLE = position_table(CLIP)
 
 
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: QlipVisionModel.from_clip(torch.nn.Linear(2, 2)), TypeError, "clip: got Linear; takes a CLIPModel"),
-        (lambda: make_position(CLIP, "cubic"), ValueError, "position: got 'cubic'; takes 'solve', 'bicubic'"),
+        (lambda: QlipVisionModel.from_clip(torch.nn.Linear(2, 2)), TypeError, "clip: got Linear; takes a vision tower"),
+        (lambda: resolve_position("cubic", TABLE), (ValueError, OSError), "cubic"),
         (
-            lambda: make_position(CLIP, PositionMLP(64, 24, hidden=8)),
+            lambda: resolve_position(PositionMLP(64, 24, hidden=8), TABLE),
             ValueError,
             "24 x 24 grid of width 64; this tower has 8 x 8 of width 64",
         ),
-        (lambda: make_position(CLIP, TablePosition(torch.zeros(8, 8, 32))), ValueError, "8 x 8 grid of width 32"),
+        (lambda: resolve_position(TablePosition(torch.zeros(8, 8, 32)), TABLE), ValueError, "8 x 8 grid of width 32"),
         (
             lambda: QlipVisionModel.from_clip(CLIP, "zero")(uniform(torch.zeros(1, 3, 64, 64), 16)),
             ValueError,

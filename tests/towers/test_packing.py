@@ -13,7 +13,7 @@ from transformers import AttentionInterface
 
 import qlip.towers.packing
 from qlip import PatchBatch, QlipVisionModel
-from qlip.towers.packing import Rows, SideBySide
+from qlip.towers.packing import PackedImages, Packing
 from qlip.towers.synthetic import random_clip
 from tests.operation_counters import Operations, Waits
 
@@ -43,13 +43,13 @@ def tower(attention="sdpa") -> QlipVisionModel:
 
 def padded(model: QlipVisionModel, batch: PatchBatch, positions: torch.Tensor) -> torch.Tensor:
     """``(B, 1 + N, D)``, the obvious way: every image as long as the longest, attention written out, padding masked."""
-    embeddings, dtype = model.embeddings, model.embeddings.class_embedding.dtype
+    embeddings, dtype = model.vision_model.embeddings, model.vision_model.embeddings.class_embedding.dtype
     tokens = torch.stack([embeddings.patch_embedding(p.to(dtype)).flatten(1) for p in batch.patches])
     first = embeddings.class_embedding + embeddings.position_embedding.weight[0]
     states = torch.cat([first.expand(len(batch), 1, -1), tokens + positions.to(dtype)], dim=1)
-    states = model.pre_layernorm(states)
+    states = model.vision_model.pre_layrnorm(states)
     hidden = ~F.pad(batch.mask, (1, 0), value=True)[:, None, None]
-    for layer in model.encoder.layers:
+    for layer in model.vision_model.encoder.layers:
         attention, x = layer.self_attn, layer.layer_norm1(states)
         q, k, v = (
             f(x).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
@@ -77,7 +77,7 @@ def with_gradients(model, batch, encode) -> list[torch.Tensor]:
 
 def trained(model) -> list[torch.Tensor]:
     """The encoder's weights, but for the biases of keys: softmax takes no notice of them, so their gradient is rounding."""
-    return [weight for name, weight in model.encoder.named_parameters() if "k_proj.bias" not in name]
+    return [weight for name, weight in model.vision_model.encoder.named_parameters() if "k_proj.bias" not in name]
 
 
 def packed(model):
@@ -130,7 +130,7 @@ def test_one_row_equals_padding_gradients_included(attention):
 def test_one_row_equals_padding_in_bfloat16():
     model, batch = tower(), ragged()
     with torch.no_grad():
-        for weight in model.encoder.parameters():
+        for weight in model.vision_model.encoder.parameters():
             weight.div_(4 if weight.ndim == 2 else 1)  # random_clip's are strong, and blow rounding up to 5 % in both
     model.bfloat16()
     expected = with_gradients(model, batch, lambda *inputs: padded(model, *inputs))
@@ -175,7 +175,7 @@ def test_padding_may_be_anywhere():
 def test_activation_checkpointing_changes_nothing(reentrant):
     model, batch = tower(), ragged()
     expected = with_gradients(model, batch, packed(model))
-    for layer in model.encoder.layers:  # what transformers' own switch sets
+    for layer in model.vision_model.encoder.layers:  # what transformers' own switch sets
         layer.train().gradient_checkpointing = True
         layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=reentrant)
     positions = model.position(batch.coords).detach().requires_grad_()
@@ -196,9 +196,9 @@ def test_clips_configuration_stays_as_it_was():
 
 
 def test_layers_compile_into_one_graph():
-    layer = tower().encoder.layers[0]
+    layer = tower().vision_model.encoder.layers[0]
     states = torch.randn(1, 30, 128)
-    images = SideBySide.of([10, 20], states.device)
+    images = PackedImages.of([10, 20], states.device)
     expected = layer(states, images)
     layer.compile(backend="eager", fullgraph=True)
     assert_all_close([layer(states, images)], [expected], 1e-5)
@@ -206,14 +206,14 @@ def test_layers_compile_into_one_graph():
 
 
 def test_lengths_go_to_the_device_of_their_layer():
-    images = SideBySide.of([10, 20], torch.device("cpu")).to("meta", non_blocking=True)
-    assert images.tokens == [10, 20]
+    images = PackedImages.of([10, 20], torch.device("cpu")).to("meta", non_blocking=True)
+    assert images.lengths == [10, 20]
     assert images.offsets.device.type == "meta"
 
 
 def test_lengths_are_no_mask_for_anything_else():
-    with pytest.raises(TypeError, match="got SideBySide for a mask; only scaled_dot_product_attention takes it"):
-        torch.add(torch.zeros(3), SideBySide.of([1, 2], torch.device("cpu")))
+    with pytest.raises(TypeError, match="got PackedImages for a mask; only scaled_dot_product_attention takes it"):
+        torch.add(torch.zeros(3), PackedImages.of([1, 2], torch.device("cpu")))
 
 
 # Counted, not timed: what must not creep back.
@@ -289,7 +289,7 @@ class Largest(TorchDispatchMode):
 @torch.no_grad()
 def test_nothing_is_computed_for_padding(monkeypatch):
     """On the way to [CLS]: the hidden states that a user asks for come back padded."""
-    monkeypatch.setattr(Rows, "unpack", lambda self, states: states)
+    monkeypatch.setattr(Packing, "unpack", lambda self, states: states)
     model, counts = tower(), (100, *[4] * 31)
     batch = ragged(counts)
     with Largest(batch.patches, *model.parameters()) as largest:

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import qlip
-from qlip.towers.load import load_clip, position_table
+from qlip.towers.base import position_table
+from qlip.towers.load import load_clip
 from qlip.zoo import load as zoo
 from qlip.zoo.config import EntryError, ZooConfig
 from qlip.zoo.load import NotFoundError, load, pull, push

@@ -22,9 +22,9 @@ from qlip.evaluation.journal import write_json
 from qlip.evaluation.run.metrics import GridResidual, InterpolationBias, MesoscopicBias
 from qlip.images.processor import QlipImageProcessor
 from qlip.images.read import read_image
-from qlip.towers.load import load_clip, position_table, vision_tower
-from qlip.zoo.load import load
-from qlip.zoo.resolve import make_position
+from qlip.towers.base import find_tower, position_table
+from qlip.towers.load import load_clip
+from qlip.zoo.resolve import resolve_position
 
 PositionKind = Literal["mlp", "bicubic", "bilinear", "zero"]
 BIAS = "bias.json"
@@ -103,14 +103,13 @@ def run_bias(config: BiasConfig) -> list[Row]:
 
 
 def _position(clip: Any, kind: str, mlp: str) -> Position:
-    if kind != "mlp":
-        return make_position(clip, kind)  # type: ignore[arg-type]
-    return make_position(clip, "solve" if mlp == "solve" else load(mlp)).to(clip.device)  # type: ignore[attr-defined]
+    position: Any = resolve_position(mlp if kind == "mlp" else kind, position_table(clip))
+    return position.to(clip.device)
 
 
 def measure(clip: Any, models: dict[str, QlipVisionModel], files: Sequence[Path], config: BiasConfig) -> Iterator[Row]:
     """All rows, size by size."""
-    vision: Any = vision_tower(clip).config
+    vision: Any = find_tower(clip).config
     p, (start, last, step) = vision.patch_size, config.sizes
     whole = Quadtree(criterion="uniform", patch_size=p)
     trees = {False: whole, True: Quadtree(config.alpha, config.criterion, patch_size=p)}

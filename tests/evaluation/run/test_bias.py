@@ -18,7 +18,7 @@ from qlip.evaluation.cli import main
 from qlip.evaluation.run import bias
 from qlip.evaluation.run.metrics import GridResidual, InterpolationBias, MesoscopicBias
 from qlip.images.processor import QlipImageProcessor
-from qlip.towers.load import position_table
+from qlip.towers.base import position_table
 from qlip.towers.synthetic import random_clip
 from qlip.zoo.resolve import solved_position
 from tests.evaluation.fake_answers import make_run
