@@ -239,7 +239,7 @@ class QlipDataModule(L.LightningDataModule):
     ) -> DataLoader[T]:
         return DataLoader(
             dataset,
-            batch_size,
+            batch_size=batch_size,  # by name: Lightning makes the loader again for predict
             batch_sampler=sampler,
             collate_fn=collate,
             num_workers=self.workers,
