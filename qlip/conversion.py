@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from transformers import AutoConfig, AutoProcessor, PreTrainedModel
+from torch import nn
+from transformers import AutoConfig, AutoProcessor, PreTrainedModel, ProcessorMixin
 from transformers.image_processing_utils import BaseImageProcessor
 
 from qlip.core.position import Position
@@ -18,12 +19,13 @@ from qlip.towers.base import TOWERS, Tower, find_tower, position_table
 from qlip.zoo.position_file import POSITION_FILE, read_position
 from qlip.zoo.resolve import resolve_position
 
+Processor = ProcessorMixin | BaseImageProcessor
 DEFAULT_QUADTREE = Quadtree()
 
 
 def convert(
-    model: Any,
-    processor: Any = None,
+    model: nn.Module,
+    processor: Processor | None = None,
     *,
     position: Position | str | Path = "solve",
     quadtree: Quadtree = DEFAULT_QUADTREE,
@@ -73,7 +75,7 @@ def convert(
     return converted if processor is None else (converted, new_processor)
 
 
-def restore(model: Any) -> Any:
+def restore(model: nn.Module | Converted) -> PreTrainedModel:
     """Undo `convert`: the original model, bit for bit.
 
     Args:
@@ -120,14 +122,14 @@ def from_pretrained(source: str | Path, **options: Any) -> tuple[Any, Any]:
     return convert(tower, position=read_position(position), quadtree=settings.quadtree), settings
 
 
-def _encoder(model: PreTrainedModel, position: Position) -> QlipVisionModel:
+def _encoder(model: nn.Module, position: Position) -> QlipVisionModel:
     """A tower as an encoder, which knows where it came from."""
     converted = QlipVisionModel.from_clip(model, position)
     converted.__dict__["original"] = model  # beside the module tree, or its weights would be listed twice
     return converted
 
 
-def _bare_tower(model: Any) -> Tower:
+def _bare_tower(model: nn.Module) -> Tower:
     """The tower that ``model`` is, or has with a projection on top and nothing else."""
     bare = type(model).__name__.removesuffix("WithProjection") in TOWERS
     if not bare or not type(model).__module__.startswith("transformers."):
@@ -147,7 +149,7 @@ def _check_patch_size(tower: Tower, quadtree: Quadtree) -> None:
         )
 
 
-def _statistics(processor: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _statistics(processor: Processor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of the channels that the model was trained with."""
     if isinstance(processor, ConvertedProcessor | QlipImageProcessor):
         raise ValueError(

@@ -12,8 +12,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from qlip.core.patches import PatchBatch
 from qlip.core.position import Position
 from qlip.core.quadtree import centres
-from qlip.towers.base import Tower, find_tower, position_table
-from qlip.towers.offload import onloaded
+from qlip.towers.base import Tower, find_tower, onloaded, position_table
 from qlip.towers.packing import Packing
 from qlip.zoo.position_file import POSITION_FILE, check_writable, write_position
 from qlip.zoo.resolve import resolve_position
@@ -56,7 +55,7 @@ class QlipVisionModel(nn.Module):
     tower: Tower
 
     @classmethod
-    def from_clip(cls, clip: PreTrainedModel, position: Position | str | Path = "solve") -> "QlipVisionModel":
+    def from_clip(cls, clip: nn.Module, position: Position | str | Path = "solve") -> "QlipVisionModel":
         """Build on any tower; its weights are shared and ``clip`` stays as it was.
 
         Args:

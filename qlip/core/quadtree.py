@@ -50,6 +50,8 @@ class Leaves:
         They come leaf by leaf, in reading order within each. A model that shows ``unit x unit`` patches to its language
         model as one token has its quadtree choose among units; its encoder sees the parts.
         """
+        if unit == 1:
+            return self
         step = torch.arange(unit, device=self.row.device)
         row = self.row[:, None] * unit + self.size[:, None] * step.repeat_interleave(unit)
         col = self.col[:, None] * unit + self.size[:, None] * step.repeat(unit)

@@ -20,14 +20,13 @@ from qlip.core.position import Position
 from qlip.encoder import QlipVisionModel, QlipVisionOutput
 from qlip.families.hub import find_file
 from qlip.families.placeholders import check_placeholders
-from qlip.families.processor import ConvertedProcessor
+from qlip.families.processor import ConvertedProcessor, PromptProcessor
 from qlip.images.pixels import PixelValues, to_batch, token_counts
 from qlip.images.processor import QlipImageProcessor
-from qlip.towers.base import Tower, find_tower
-from qlip.towers.offload import onloaded
+from qlip.towers.base import Tower, find_tower, onloaded
 from qlip.zoo.position_file import POSITION_FILE, check_writable, read_position, write_position
 
-FAMILIES: dict[type[PreTrainedModel], type["Converted"]] = {}
+FAMILIES: dict[type[nn.Module], type["Converted"]] = {}
 
 
 @dataclass
@@ -91,7 +90,7 @@ class Converted(Renamed):
             FAMILIES[original] = cls
 
     @classmethod
-    def tower_of(cls, model: PreTrainedModel) -> Tower:
+    def tower_of(cls, model: nn.Module) -> Tower:
         """The vision tower inside a model of the original class.
 
         Raises:
@@ -100,7 +99,7 @@ class Converted(Renamed):
         return find_tower(model)
 
     @classmethod
-    def convert_processor(cls, model: PreTrainedModel, processor: Any, settings: QlipImageProcessor) -> Any:
+    def convert_processor(cls, model: nn.Module, processor: object, settings: QlipImageProcessor) -> ConvertedProcessor:
         """The converted processor that goes with a model of the original class.
 
         Raises:
@@ -109,27 +108,28 @@ class Converted(Renamed):
         return cls.processor_class.convert(processor, settings)
 
     @classmethod
-    def attach(cls, model: Any, position: Position) -> Self:
+    def attach(cls, model: nn.Module, position: Position) -> Self:
         """Switch a model of the original class to this one, in place, and return it."""
-        model.qlip = Encoding(position)
-        model.__class__ = cls
-        return model
+        converted: Any = model
+        converted.qlip, converted.__class__ = Encoding(position), cls
+        return converted
 
-    def detach(self) -> Any:
+    def detach(self) -> PreTrainedModel:
         """Undo `attach`, in place, and return the model."""
-        del self.qlip
-        self.__class__ = self.original  # type: ignore[assignment]
-        return self
+        original: Any = self
+        del original.qlip
+        original.__class__ = self.original
+        return original
 
     @contextmanager
-    def as_original(self) -> Iterator[Any]:
+    def as_original(self) -> Iterator[PreTrainedModel]:
         """Within this context the model is what it was before `attach`."""
         cls, position = type(self), self.position
-        self.detach()
+        original = self.detach()
         try:
-            yield self
+            yield original
         finally:
-            cls.attach(self, position)
+            cls.attach(original, position)
 
     @property
     def position(self) -> Position:
@@ -214,38 +214,40 @@ class ConvertedGenerative(Converted):
         inner_class: The converted class of ``model.model``.
     """
 
+    processor_class: ClassVar[type[PromptProcessor]]
     inner_class: ClassVar[type[ConvertedInner]]
     model: Any
 
     @classmethod
-    def tower_of(cls, model: PreTrainedModel) -> Tower:
+    def tower_of(cls, model: Any) -> Tower:
         """The tower of the inner model."""
         return find_tower(model.model)
 
     @classmethod
-    def convert_processor(cls, model: PreTrainedModel, processor: Any, settings: QlipImageProcessor) -> Any:
+    def convert_processor(cls, model: Any, processor: object, settings: QlipImageProcessor) -> PromptProcessor:
         """The converted processor that goes with a model of the original class.
 
         Raises:
             TypeError: if ``processor`` belongs to another kind of model.
             ValueError: if it has another placeholder than the model.
         """
-        new = super().convert_processor(model, processor, settings)
-        if new.image_token_id != model.config.image_token_id:
+        new = cls.processor_class.convert(processor, settings)
+        placeholder = model.config.image_token_id
+        if new.image_token_id != placeholder:
             raise ValueError(
                 f"processor: its placeholder {new.image_token!r} is token {new.image_token_id}, the model's is "
-                f"{model.config.image_token_id}; pass the processor that belongs to the model"
+                f"{placeholder}; pass the processor that belongs to the model"
             )
         return new
 
     @classmethod
-    def attach(cls, model: Any, position: Position) -> Self:
+    def attach(cls, model: nn.Module, position: Position) -> Self:
         """Switch a model and its inner model, in place, and return it."""
         attached = super().attach(model, position)
         attached.model.qlip, attached.model.__class__ = attached.qlip, cls.inner_class
         return attached
 
-    def detach(self) -> Any:
+    def detach(self) -> PreTrainedModel:
         """Undo `attach`, in place, and return the model."""
         inner = self.model
         del inner.qlip

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from transformers import LlavaForConditionalGeneration, LlavaProcessor, PreTrainedModel
+from transformers import LlavaForConditionalGeneration, LlavaProcessor
 from transformers.models.llava.modeling_llava import LlavaModel
 
 from qlip.families.base import ConvertedGenerative, ConvertedInner
@@ -91,9 +91,10 @@ class QlipLlavaForConditionalGeneration(  # type: ignore[misc]
     inner_class = QlipLlavaModel
 
     @classmethod
-    def convert_processor(cls, model: PreTrainedModel, processor: Any, settings: QlipImageProcessor) -> Any:
+    def convert_processor(cls, model: Any, processor: object, settings: QlipImageProcessor) -> QlipLlavaProcessor:
         """The converted processor, told what older processors forget: the patch size and the class token."""
         new = super().convert_processor(model, processor, settings)
+        assert isinstance(new, QlipLlavaProcessor)
         prefix = cls.tower_of(model).prefix()
         new.patch_size = model.config.vision_config.patch_size
         new.vision_feature_select_strategy = model.config.vision_feature_select_strategy

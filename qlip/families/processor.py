@@ -14,6 +14,9 @@ from qlip.families.hub import find_file
 from qlip.families.placeholders import check_placeholders
 from qlip.images.pixels import pack, token_counts
 from qlip.images.processor import OPTIONS, PROCESSOR_FILE, QlipImageProcessor
+from qlip.images.read import ImageLike
+
+Images = ImageLike | Sequence[ImageLike] | Sequence[Sequence[ImageLike]]
 
 
 class LeafImagesKwargs(TypedDict, total=False):
@@ -24,7 +27,7 @@ class LeafImagesKwargs(TypedDict, total=False):
     size: int | None
     crop: str
     pad: str | None
-    return_tensors: Any
+    return_tensors: object
 
 
 class LeafImageProcessor(BaseImageProcessor):
@@ -44,7 +47,7 @@ class LeafImageProcessor(BaseImageProcessor):
         super().__init__()
         self.settings = settings
 
-    def preprocess(self, images: Any, return_tensors: Any = None, **options: Any) -> BatchFeature:
+    def preprocess(self, images: Images, return_tensors: object = None, **options: object) -> BatchFeature:
         """Cut images along their quadtrees.
 
         Args:
@@ -53,13 +56,13 @@ class LeafImageProcessor(BaseImageProcessor):
             options: Options for this call alone, see `QlipImageProcessor.with_options`.
         """
         settings = self.settings.with_options(**options)
-        return BatchFeature({"pixel_values": [pack(*settings.cut(image)) for image in self._flat(images)]})
+        return BatchFeature({"pixel_values": [pack(*settings.cut(image), settings.unit) for image in self._flat(images)]})
 
-    def count_tokens(self, images: Any, **options: Any) -> list[int]:
+    def count_tokens(self, images: Images, **options: object) -> list[int]:
         """Patches that each image will take, see `QlipImageProcessor.count_tokens`."""
         return self.settings.count_tokens(self._flat(images), **options)
 
-    def _flat(self, images: Any) -> list[Any]:
+    def _flat(self, images: Any) -> list[ImageLike]:
         """Pictures in a plain list; addresses and paths are fetched."""
         flat: Any = make_flat_list_of_images(self.fetch_images(images))
         return list(flat)
@@ -95,7 +98,7 @@ class ConvertedProcessor:
             cls.original = original
 
     @classmethod
-    def convert(cls, processor: Any, settings: QlipImageProcessor) -> Self:
+    def convert(cls, processor: object, settings: QlipImageProcessor) -> Self:
         """A new processor; the given one stays as it is.
 
         Args:
@@ -124,7 +127,7 @@ class ConvertedProcessor:
         new.image_processor = new.__dict__.pop("original_image_processor")
         return new
 
-    def count_tokens(self, images: Any, **options: Any) -> list[int]:
+    def count_tokens(self, images: Images, **options: object) -> list[int]:
         """Tokens that each image will take in the prompt; nothing is resampled or encoded.
 
         Args:
@@ -177,7 +180,9 @@ class PromptProcessor(ConvertedProcessor):
     image_token: str
     image_token_id: int
 
-    def __call__(self, images: Any = None, text: Any = None, **kwargs: Any) -> BatchFeature:
+    def __call__(
+        self, images: Images | None = None, text: str | list[str] | None = None, **kwargs: object
+    ) -> BatchFeature:
         """Prepare prompts and images.
 
         Args:
@@ -200,11 +205,11 @@ class PromptProcessor(ConvertedProcessor):
         """Tokens of an image besides its leaves."""
         return 0
 
-    def replace_image_token(self, image_inputs: Any, image_idx: int, **kwargs: Any) -> str:
+    def replace_image_token(self, image_inputs: BatchFeature, image_idx: int, **kwargs: object) -> str:
         """The placeholders of one image."""
         return self.image_token * (len(image_inputs["pixel_values"][image_idx][1]) + self.extra_tokens)
 
-    def count_tokens(self, images: Any, **options: Any) -> list[int]:
+    def count_tokens(self, images: Images, **options: object) -> list[int]:
         """Placeholders that each image will take in the prompt; nothing is resampled or encoded.
 
         Args:
@@ -234,12 +239,14 @@ class PromptProcessor(ConvertedProcessor):
             )
         return left
 
-    def _check_special_mm_tokens(self, text: Any, text_inputs: Any, modalities: Sequence[str]) -> None:
+    def _check_special_mm_tokens(self, text: object, text_inputs: object, modalities: Sequence[str]) -> None:
         """Leave images to the check after the call, which knows each image's count."""
         others = [name for name in modalities if name != "image"]
         super()._check_special_mm_tokens(text, text_inputs, others)  # type: ignore[misc]
 
-    def _get_num_multimodal_tokens(self, image_sizes: Any = None, **kwargs: Any) -> MultiModalData:
+    def _get_num_multimodal_tokens(
+        self, image_sizes: Sequence[tuple[int, int]] | None = None, **kwargs: object
+    ) -> MultiModalData:
         """The most tokens that images of these sizes ``(height, width)`` can take; the content decides the rest."""
         if image_sizes is None:
             return MultiModalData()

@@ -1,7 +1,8 @@
 """How pictures travel from a Hugging Face processor to a converted model: ``pixel_values`` as a list, one pair per image.
 
-The pair is ``(patches (N, 3, p, p) float, leaves (N, 5) int64)`` with columns row, col, size, h, w. A list, because images
-differ in N; geometry as integers, because everything on the way (`BatchFeature.to`, pipelines, trainers) casts floats to
+The pair is ``(patches (N * u * u, 3, p, p) float, leaves (N, 5) int64)`` with columns row, col, size, h, w, in units of
+``u x u`` patches that the language model sees as one token (u = 1 for LLaVA, 2 for Qwen-VL); the parts of a leaf follow one
+another in reading order. A list, because images differ in N; geometry as integers, because everything on the way (`BatchFeature.to`, pipelines, trainers) casts floats to
 the model's dtype, and coordinates in bfloat16 would place tokens half a patch off.
 """
 
@@ -17,9 +18,9 @@ Pair = tuple[Tensor, Tensor]
 PixelValues = PatchBatch | Sequence[Pair | Sequence[Pair]]
 
 
-def pack(image: Tensor, leaves: Leaves) -> Pair:
-    """The pair of an image ``(3, H, W)`` cut at ``leaves``."""
-    return patchify(image, leaves), leaves.geometry()
+def pack(image: Tensor, leaves: Leaves, unit: int = 1) -> Pair:
+    """The pair of an image ``(3, H, W)`` cut at the ``unit x unit`` parts of its leaves."""
+    return patchify(image, leaves.parts(unit)), leaves.geometry()
 
 
 def to_pairs(pixel_values: Any) -> list[Pair]:
@@ -42,7 +43,8 @@ def to_pairs(pixel_values: Any) -> list[Pair]:
 def _flatten(value: Any) -> Iterator[Pair]:
     if isinstance(value, tuple) and len(value) == 2 and all(isinstance(part, Tensor) for part in value):
         patches, leaves = value
-        if patches.ndim != 4 or leaves.shape != (len(patches), 5) or leaves.is_floating_point():
+        counted = leaves.ndim == 2 and leaves.shape[1] == 5 and len(patches) == _unit(value) ** 2 * len(leaves)
+        if patches.ndim != 4 or not counted or leaves.is_floating_point():
             raise TypeError(f"a pair of {tuple(patches.shape)} and {leaves.dtype} {tuple(leaves.shape)}")
         yield value
     elif isinstance(value, list | tuple):
@@ -52,15 +54,21 @@ def _flatten(value: Any) -> Iterator[Pair]:
         raise TypeError(type(value).__name__)
 
 
+def _unit(pair: Pair) -> int:
+    """Patches along the side of a unit: 1, or what the counts of patches and leaves say."""
+    patches, leaves = pair
+    return round((len(patches) / max(len(leaves), 1)) ** 0.5)
+
+
 def token_counts(pixel_values: PixelValues) -> list[int]:
-    """Patches of each image, class token not counted."""
+    """Leaves of each image, class token not counted."""
     if isinstance(pixel_values, PatchBatch):
         return pixel_values.num_tokens.tolist()
-    return [len(patches) for patches, _ in to_pairs(pixel_values)]
+    return [len(leaves) for _, leaves in to_pairs(pixel_values)]
 
 
 def to_batch(pixel_values: PixelValues) -> PatchBatch:
-    """One ragged batch of all images; a `PatchBatch` is returned as it is.
+    """One ragged batch of the patches of all images; a `PatchBatch` is returned as it is.
 
     Raises:
         TypeError: see `to_pairs`.
@@ -69,5 +77,6 @@ def to_batch(pixel_values: PixelValues) -> PatchBatch:
     if isinstance(pixel_values, PatchBatch):
         return pixel_values
     return PatchBatch.collate(
-        PatchBatch.from_patches(patches, Leaves.from_geometry(geometry)) for patches, geometry in to_pairs(pixel_values)
+        PatchBatch.from_patches(pair[0], Leaves.from_geometry(pair[1]).parts(_unit(pair)))
+        for pair in to_pairs(pixel_values)
     )

@@ -38,8 +38,9 @@ class QlipImageProcessor:
         size: Shortest edge in pixels after resizing, aspect kept; None leaves the image at its native size.
         crop: ``"patch"`` trims each side to whole patches, from the centre; ``"square"`` cuts the centred square, which
             with ``size=336`` is Hugging Face's preprocessing of CLIP.
-        quadtree: Chooses the leaves; its ``patch_size`` must be the encoder's.
+        quadtree: Chooses the leaves; its ``patch_size`` must be the encoder's, times ``unit``.
         mean, std: Of the channels in [0, 1]; CLIP's own by default.
+        unit: Patches along the side of what the language model sees as one token, see `qlip.images.pixels`.
         pad: ``"square"`` first puts the picture in the middle of a square of the mean colour, which with ``size=336`` is
             the preprocessing of LLaVA's original repository; None leaves its shape alone.
     """
@@ -50,6 +51,7 @@ class QlipImageProcessor:
     mean: tuple[float, ...] = tuple(OPENAI_CLIP_MEAN)
     std: tuple[float, ...] = tuple(OPENAI_CLIP_STD)
     pad: Pad | None = None
+    unit: int = 1
 
     def __post_init__(self) -> None:
         if self.crop not in get_args(Crop):
@@ -61,7 +63,7 @@ class QlipImageProcessor:
                 f"size: got {self.size}; takes at least one patch ({self.quadtree.patch_size} pixels), or None for native"
             )
 
-    def __call__(self, images: ImageLike | Sequence[ImageLike], **options: Any) -> PatchBatch:
+    def __call__(self, images: ImageLike | Sequence[ImageLike], **options: object) -> PatchBatch:
         """Prepare one image or several, of any sizes, as one ragged batch.
 
         Args:
@@ -73,7 +75,7 @@ class QlipImageProcessor:
         """
         settings = self.with_options(**options)
         cut = (settings.cut(image) for image in _as_list(images))
-        return PatchBatch.collate(PatchBatch.from_image(image, leaves) for image, leaves in cut)
+        return PatchBatch.collate(PatchBatch.from_image(image, leaves.parts(self.unit)) for image, leaves in cut)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON can hold them; a criterion of the user's own by its name."""
@@ -138,7 +140,7 @@ class QlipImageProcessor:
         quadtree = replace(self.quadtree, **tree) if tree else self.quadtree
         return replace(self, quadtree=quadtree, **options)
 
-    def count_tokens(self, images: ImageLike | Sequence[ImageLike], **options: Any) -> list[int]:
+    def count_tokens(self, images: ImageLike | Sequence[ImageLike], **options: object) -> list[int]:
         """Patches that each image will take, class token not counted; nothing is resampled or encoded.
 
         Args:

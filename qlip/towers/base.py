@@ -5,6 +5,7 @@ these are and how the tower tells patches where they stand. To add one, add a fi
 """
 
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar
 
 import torch.nn.functional as F
@@ -12,7 +13,6 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from qlip.core.quadtree import Frame
-from qlip.towers.offload import onloaded
 from qlip.towers.packing import Packing
 
 TOWERS: dict[str, type["Tower"]] = {}
@@ -105,6 +105,22 @@ class Tower:
     def pool(self, states: Tensor, packing: Packing) -> Tensor | None:
         """One vector for each image, ``(B, D)``, from `after`'s states ``(R, T, D)``; None if the tower has none."""
         return None
+
+
+@contextmanager
+def onloaded(*modules: nn.Module) -> Iterator[None]:
+    """Within this context the modules' own weights are where they compute.
+
+    With ``device_map`` or ``cpu_offload`` weights may be on the meta device until accelerate's hook around ``forward``
+    brings them; this runs the hook around the context instead. Without hooks nothing happens.
+    """
+    with ExitStack() as stack:
+        for module in modules:
+            hook = getattr(module, "_hf_hook", None)
+            if hook is not None:
+                hook.pre_forward(module)
+                stack.callback(hook.post_forward, module, None)
+        yield
 
 
 def square(rows: Tensor) -> Tensor:

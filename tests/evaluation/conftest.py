@@ -11,7 +11,7 @@ from qlip.zoo.resolve import solved_position
 from tests.evaluation.local_data import MAKERS
 from tests.families.tiny_llava import tiny_llava, tiny_processor
 
-collect_ignore = [] if importlib.util.find_spec("ray") else ["test_ray.py"]  # too heavy for everybody's environment
+collect_ignore = [] if importlib.util.find_spec("ray") else ["run/test_ray.py"]  # too heavy for everybody's environment
 
 
 @pytest.fixture(scope="session", autouse=True)
