@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import torch
@@ -32,7 +31,7 @@ MILLION = 1_000_000
 class Clock(L.Callback):
     """Writes how long a rank's steps took to the file that ``QLIP_CLOCK`` names."""
 
-    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
         """Start after the warm-up, stop at the last step."""
         if trainer.global_step == WARM:
             self.started = time.perf_counter()

@@ -24,9 +24,10 @@ from qlip.images.processor import QlipImageProcessor
 from qlip.images.read import read_image
 from qlip.towers.synthetic import random_clip
 from qlip.training.batch import TrainBatch
+from qlip.training.config import MLPConfig
 from qlip.training.data import Photos, TrainingPhotos
-from qlip.training.module import MLPConfig, QlipModule
-from qlip.training.sampler import Draw
+from qlip.training.module import QlipModule
+from qlip.training.sampler import SeededIndex
 
 ASPECTS = (1.0, 1.25, 4 / 3, 1.5)  # width by height; every other photograph stands upright
 PAPERS_IMAGES = 9469 * 100  # photographs of Imagenette's training split, times epochs
@@ -34,7 +35,7 @@ PAPERS_IMAGES = 9469 * 100  # photographs of Imagenette's training split, times 
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a step: of the tower, of the network and of the photographs."""
+    """Sizes of the tower, of the network and of the photographs of a step."""
 
     width: int
     layers: int
@@ -76,7 +77,7 @@ class Case:
         views = torch.stack([standard.prepare(read_image(file)) for file in files])
         targets = torch.cat([self.module.encode_standard(view[None]).float().cpu() for view in views])
         photos = TrainingPhotos(Photos(files, targets, []), shape.edge, (0.1, 0.1), 14)
-        items = [photos[Draw(i, seed=i)] for i in range(len(files))]
+        items = [photos[SeededIndex(i, seed=i)] for i in range(len(files))]
         order = sorted(range(len(files)), key=lambda i: items[i][0].mask.shape[1])  # as the sampler has them
         self.items, self.views = [items[i] for i in order], views[order].to(device)
 
@@ -88,10 +89,10 @@ class Case:
         return loss.detach().item()
 
 
-def ours(case: Case, *, dtype: torch.dtype, parts: int = 1) -> Callable[[], float]:
-    """The step of `QlipModule`, the batch as a data loader's worker makes it, in about so many parts."""
+def ours(case: Case, *, dtype: torch.dtype, micro_batches: int = 1) -> Callable[[], float]:
+    """The step of `QlipModule`, the batch as a data loader's worker makes it, in about so many micro-batches."""
     longest = max(patches.mask.shape[1] for patches, _ in case.items)
-    batch = TrainBatch.collate(case.items, -(-len(case.items) // parts) * longest).to(case.device)
+    batch = TrainBatch.collate(case.items, -(-len(case.items) // micro_batches) * longest).to(case.device)
 
     def step() -> float:
         with torch.autocast(case.device, dtype, enabled=dtype != torch.float32):
@@ -150,7 +151,9 @@ def measure(way: str, shape: Shape, files: list[Path], device: str, repeats: int
     else:
         torch.set_float32_matmul_precision("high")  # as train.py does
         step = ours(
-            Case(shape, files, device, recompute="recomputed" in way), dtype=dtype, parts=4 if "parts" in way else 1
+            Case(shape, files, device, recompute="recomputed" in way),
+            dtype=dtype,
+            micro_batches=4 if "micro" in way else 1,
         )
     before, _ = memory(device)
     loss = step()
@@ -160,11 +163,11 @@ def measure(way: str, shape: Shape, files: list[Path], device: str, repeats: int
 
 OBVIOUS = "the obvious way"
 WAYS = {
-    "cpu": ["ours", "ours, in four parts", "ours, activations recomputed"],
+    "cpu": ["ours", "ours, in four micro-batches", "ours, activations recomputed"],
     "cuda": [
         "ours, float32",
         "ours, bfloat16",
-        "ours, bfloat16, in four parts",
+        "ours, bfloat16, in four micro-batches",
         "ours, bfloat16, activations recomputed",
     ],
 }
@@ -224,7 +227,7 @@ float32 with torch's defaults. Every row checks its loss against it. GB is what 
 
 CLOSING = f"""
 Ours evaluates the network once for each coordinate that occurs, has the targets already, and takes the gradient of
-each part of the batch before it encodes the next. Neither way computes gradients of frozen weights. Hours are computed, not
+each micro-batch before it encodes the next. Neither way computes gradients of frozen weights. Hours are computed, not
 measured: the paper's {PAPERS_IMAGES:,} photographs (Imagenette, 100 epochs) at this rate on one device; only for its shape.
 """
 

@@ -13,9 +13,9 @@ def draw_leaves(image: Image.Image, leaves: Leaves, colour: str = "white", width
 
     Args:
         image: The image as the encoder sees it, whole patches, such as `QlipImageProcessor.view` returns.
-        leaves: Its leaves.
-        colour: Of the lines, any name or code that PIL knows.
-        width: Of the lines in pixels.
+        leaves: The leaves of this image.
+        colour: Colour of the lines, by any name or code that PIL knows.
+        width: Width of the lines in pixels.
     """
     drawn = image.convert("RGB")
     p = image.height // leaves.grid[0]

@@ -1,7 +1,7 @@
 """Split criteria: how much a block of patches deserves to be looked at closely.
 
 A criterion takes a batch of images of one size and returns, for every block of ``2^k x 2^k`` patches on the grid that
-the quadtree uses, a score; a block whose score reaches ``alpha`` splits (design: eq. 2 of the paper).
+the quadtree uses, a score; a block whose score reaches ``alpha`` splits (eq. 2 of the paper; docs/definitions.md).
 
     criterion(images, patch_size, levels) -> [scores at k = 1, ..., levels]
         images  (B, C, H, W) float, H and W multiples of ``patch_size * 2**levels``

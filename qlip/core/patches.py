@@ -14,7 +14,7 @@ from qlip.core.resample import resample_matrix, resample_taps
 def patchify(image: Tensor, leaves: Leaves) -> Tensor:
     """Cut an image ``(3, H, W)`` into its leaves, each resampled to a patch from its own pixels: ``(N, 3, p, p)``.
 
-    Resampling is antialiased bilinear (design section 3). The result has the image's dtype.
+    Resampling is antialiased bilinear (docs/definitions.md). The result has the image's dtype.
 
     Raises:
         ValueError: if the leaves belong to an image of another shape.

@@ -56,8 +56,8 @@ class TablePosition(nn.Module):
     """CLIP's own table, interpolated; the baselines of the paper, done right. Nothing here is trained.
 
     Args:
-        table: ``(n, n, D)``, row first.
-        mode: How to read between the entries; ``"zero"`` gives no position at all (the condition of mesoscopic bias).
+        table: CLIP's table ``(n, n, D)``, row first.
+        mode: Interpolation between the entries; ``"zero"`` gives no position at all (the condition of mesoscopic bias).
     """
 
     table: Tensor
@@ -166,7 +166,7 @@ class PositionMLP(nn.Module):
         """Set the readout so that the network equals ``table (n, n, D)`` on the grid and bicubic between, in place.
 
         Of all readouts that satisfy the grid's equations it takes the one closest to the bicubic surface at the
-        half-steps (design section 3). Solved in float64, rounded to the dtype of the weights.
+        half-steps (docs/definitions.md). Solved in float64, rounded to the dtype of the weights.
 
         Raises:
             ValueError: if the table does not fit, or the grid has more points than the readout has weights.
@@ -189,7 +189,7 @@ class PositionMLP(nn.Module):
         """Make the smallest change of the readout that puts R back to rounding error, in place.
 
         Raises:
-            ValueError: as `solve_`.
+            ValueError: if the table does not fit, or the grid has more points than the readout has weights.
         """
         _check_table(table, self.grid, self.dim)
         targets = table.to(self.readout.weight.device, torch.float64).flatten(0, 1)

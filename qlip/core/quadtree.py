@@ -89,7 +89,7 @@ def centres(geometry: Tensor, frame: Frame) -> Tensor:
 
 @dataclass(frozen=True)
 class Quadtree:
-    """Chooses the leaves of an image (sections 3.1 and F of the paper; design section 3).
+    """Chooses the leaves of an image (sections 3.1 and F of the paper; docs/definitions.md).
 
     A block splits if its score is at least ``alpha`` and its parent split; else it is a leaf. The number of leaves is
     therefore known for every ``alpha`` at once, which is what makes ``max_tokens`` exact.
@@ -124,7 +124,7 @@ class Quadtree:
         """Leaves of an image ``(3, H, W)``, or a list of the leaves of each of a batch ``(B, 3, H, W)`` of one size.
 
         Raises:
-            ValueError: see `batch`.
+            ValueError: for the reasons that `batch` gives.
         """
         return self.batch(image[None])[0] if image.ndim == 3 else self.batch(image)
 

@@ -1,7 +1,18 @@
-"""The linear algebra of the solved readout: satisfy the grid's equations exactly, use what freedom is left well.
+"""The solved readout: the last layer of the coordinate MLP from linear algebra, in place of training it.
 
-``A`` holds the hidden features of the grid's points, a 1 appended for the bias, ``(m, K)`` with ``m < K``: fewer equations
-than unknowns. One QR factorisation of its transpose gives the row space and the null space.
+What: with the hidden layers fixed, the network is linear in the weights ``W (K, D)`` of its readout. Let ``A (m, K)`` hold
+the hidden features of the m points of CLIP's grid, a 1 appended to each for the bias, and ``T (m, D)`` CLIP's table. "The
+network equals the table on the grid" is then the linear system ``A W = T``.
+
+Why: training reaches ``A W = T`` slowly (the paper: 11 hours). Here it takes one factorisation, and since ``m < K`` there
+are fewer equations than unknowns: the freedom that is left can make the network smooth between the points of the grid.
+
+How: every solution is ``W = W0 + N Z``. ``W0`` is the smallest one, and the columns of ``N (K, K - m)`` span the null space
+of ``A``, so ``A N = 0`` whatever ``Z``. With features ``F (k, K)`` and wanted values ``B (k, D)`` at points off the grid,
+``Z`` is the least squares solution of ``F N Z = B - F W0``. The QR factorisation ``A^T = Q R`` gives all of it: the first m
+columns of Q span the row space, the others are N, and ``W0 = Q[:, :m] R[:m]^-T T``.
+
+To project given weights ``V`` back onto the solutions, take the nearest: ``W = V + Q[:, :m] R[:m]^-T (T - A V)``.
 """
 
 import torch

@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import numpy as np
@@ -13,11 +12,13 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from qlip.core.quadtree import Quadtree
 from qlip.images.processor import QlipImageProcessor
 from qlip.images.read import read_image
-from qlip.training.data import QlipDataModule
+from qlip.training.batch import TrainBatch
+from qlip.training.data import QlipDataModule, data_module_of
 from qlip.training.module import QlipModule
 from qlip.viz import draw_leaves
 from qlip.zoo.config import ZooConfig
@@ -27,10 +28,10 @@ from qlip.zoo.store import check_target, save
 class ResidualProjection(L.Callback):
     """Put the residual R back to rounding error every few steps, by the smallest change of the readout that does it.
 
-    L_cls then shapes the network between the grid points and cannot trade R away (design section 3).
+    L_cls then shapes the network between the grid points and cannot trade R away (see docs/definitions.md).
 
     Args:
-        every_n_steps: Optimiser steps from one projection to the next.
+        every_n_steps: Number of optimiser steps from one projection to the next.
     """
 
     def __init__(self, every_n_steps: int = 50) -> None:
@@ -38,7 +39,7 @@ class ResidualProjection(L.Callback):
             raise ValueError(f"every_n_steps: got {every_n_steps}; takes a positive number")
         self.every_n_steps = every_n_steps
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
         """Project after every ``every_n_steps``-th optimiser step."""
         assert isinstance(pl_module, QlipModule)
         if trainer.global_step % self.every_n_steps == 0:
@@ -55,9 +56,9 @@ class QuadtreePreview(L.Callback):
     """Draw the leaves of some validation photographs as TensorBoard images, once at the start.
 
     Args:
-        images: How many photographs.
-        size: Shortest edge in pixels.
-        alphas: Thresholds of the derivative criterion, one picture each.
+        images: Number of photographs.
+        size: Shortest edge of the pictures in pixels.
+        alphas: Split thresholds of the derivative criterion; each photograph is drawn once for each.
     """
 
     def __init__(self, images: int = 2, size: int = 448, alphas: tuple[float, ...] = (0.1, 0.5, 1.0)) -> None:
@@ -66,10 +67,9 @@ class QuadtreePreview(L.Callback):
     @rank_zero_only
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log the pictures."""
-        data = getattr(trainer, "datamodule", None)
+        data = data_module_of(trainer)
         loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-        if not isinstance(data, QlipDataModule) or data.val is None:
-            return
+        assert data.val is not None, "QlipModule.setup has built the data"
         for file in data.val.files[: self.images]:
             for alpha in self.alphas:
                 processor = QlipImageProcessor(self.size, quadtree=Quadtree(alpha, patch_size=data.patch_size))
@@ -84,9 +84,9 @@ class ZooExport(L.Callback):
     """Write the trained MLP as zoo entries: ``NAME`` whenever a validation is the best so far, ``NAME-last`` at the end.
 
     Args:
-        name: Of the entry; ``qlip-<backbone>`` if not given.
-        root: Folder of the zoo.
-        monitor: Metric whose smallest value is best.
+        name: Name of the entry; ``qlip-<backbone>`` if not given.
+        root: Folder that holds the entries.
+        monitor: The metric whose smallest value is best.
     """
 
     def __init__(self, name: str | None = None, root: str = "checkpoints", monitor: str = "val/loss") -> None:
@@ -102,7 +102,7 @@ class ZooExport(L.Callback):
         self.best = state_dict["best"]
 
     def folder(self, module: QlipModule) -> Path:
-        """Where the best entry goes."""
+        """The folder of the best entry."""
         backbone = str(module.hparams["backbone"]).rstrip("/").split("/")[-1]
         return self.root / (self.name or f"qlip-{backbone.replace(':', '-')}")
 
@@ -134,7 +134,7 @@ class ZooExport(L.Callback):
         save(module.position, folder, self._config(trainer, module))
 
     def _config(self, trainer: L.Trainer, module: QlipModule) -> ZooConfig:
-        data: Any = getattr(trainer, "datamodule", None)
+        data = data_module_of(trainer)
         names = {"val/residual_l1": "R", "val/residual_l2": "R2"}
         measured = {k: v for k, v in _plain(trainer.callback_metrics).items() if k.startswith("val/")}
         return ZooConfig.of(
@@ -170,9 +170,11 @@ class Summary(L.Callback):
         self.before = {"residual_l1": l1.item(), "offgrid": pl_module.position.offgrid(pl_module.table)}
 
     @rank_zero_only
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: TrainBatch, batch_idx: int
+    ) -> None:
         """Count tokens."""
-        self.tokens.append(args[1].tokens / len(args[1]))
+        self.tokens.append(batch.tokens / len(batch))
 
     @rank_zero_only
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -193,9 +195,9 @@ class Summary(L.Callback):
         """Print the table; called after the fit, when the progress bar no longer redraws the last lines."""
         after = {k.removeprefix("val/"): v for k, v in _plain(trainer.callback_metrics).items() if k.startswith("val/")}
         table = Table("", "before", "after", title="Coordinate MLP")
-        rows = {"R": "residual_l1", "off-grid error": "offgrid", "L_cls": "l_cls"}
-        rows |= {f"cos [CLS] at {k.removeprefix('cos_cls_')}": k for k in after if k.startswith("cos_cls_")}
-        for label, name in rows.items():
+        names = {"R": "residual_l1", "off-grid error": "offgrid", "L_cls": "l_cls"}
+        names |= {f"cos [CLS] at {k.removeprefix('cos_cls_')}": k for k in after if k.startswith("cos_cls_")}
+        for label, name in names.items():
             style = "{:.2e}" if name in ("residual_l1", "l_cls") else "{:.4f}"
             table.add_row(label, *(style.format(x[name]) if name in x else "-" for x in (self.before, after)))
         table.add_section()
@@ -214,5 +216,5 @@ class Summary(L.Callback):
             console.print(f"Logs       {logger.log_dir}    tensorboard --logdir {logger.root_dir}")
 
 
-def _plain(metrics: Mapping[str, Any]) -> dict[str, float]:
+def _plain(metrics: Mapping[str, Tensor]) -> dict[str, float]:
     return {name: float(value) for name, value in metrics.items()}

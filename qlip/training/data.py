@@ -1,11 +1,11 @@
 """Photographs at many sizes as ragged batches, with the targets that the frozen CLIP set for them."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import lightning as L
 import torch
@@ -17,11 +17,14 @@ from qlip.core.quadtree import Quadtree
 from qlip.data.photos import PhotoSplits, find_photos
 from qlip.images.processor import QlipImageProcessor
 from qlip.images.read import read_image
-from qlip.training.batch import TrainBatch
-from qlip.training.sampler import Draw, TokenBatchSampler, padding_waste
-from qlip.training.targets import ALONE, Encode, Share, Targets, load_or_compute
+from qlip.training.batch import Item, TrainBatch
+from qlip.training.sampler import SeededIndex, TokenBatchSampler, padding_waste
+from qlip.training.targets import SINGLE_PROCESS, Encode, Shard, Targets, load_or_compute
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+ValidationItem = tuple[list[PatchBatch], Tensor]
 
 
 @dataclass(frozen=True)
@@ -33,25 +36,25 @@ class Photos:
     tokens: list[int]
 
 
-class TrainingPhotos(Dataset[tuple[PatchBatch, Tensor]]):
+class TrainingPhotos(Dataset[Item]):
     """Photographs at native size or smaller, some of their blocks merged at random (appendix C of the paper)."""
 
     def __init__(self, photos: Photos, max_size: int, merge: tuple[float, float], patch_size: int) -> None:
         self.photos, self.max_size, self.merge, self.patch_size = photos, max_size, merge, patch_size
 
-    def __getitem__(self, draw: Draw) -> tuple[PatchBatch, Tensor]:
-        """One photograph; all that is random about it follows from ``draw.seed``."""
-        image = read_image(self.photos.files[draw.index])
+    def __getitem__(self, seeded: SeededIndex) -> Item:
+        """One photograph; all that is random about it follows from ``seeded.seed``."""
+        image = read_image(self.photos.files[seeded.index])
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(draw.seed)
+            torch.manual_seed(seeded.seed)
             low, high = self.merge
             probability = low + (high - low) * torch.rand(()).item()
             quadtree = Quadtree(alpha=probability, criterion="random", patch_size=self.patch_size)
             size = min(min(image.size), self.max_size)
-            return QlipImageProcessor(size=size, quadtree=quadtree)(image), self.photos.targets[draw.index]
+            return QlipImageProcessor(size=size, quadtree=quadtree)(image), self.photos.targets[seeded.index]
 
 
-class ValidationPhotos(Dataset[tuple[list[PatchBatch], Tensor]]):
+class ValidationPhotos(Dataset[ValidationItem]):
     """Photographs as centred squares of several sizes, uncut, so that they show what the targets show."""
 
     def __init__(self, photos: Photos, sizes: Sequence[int], patch_size: int) -> None:
@@ -61,15 +64,14 @@ class ValidationPhotos(Dataset[tuple[list[PatchBatch], Tensor]]):
     def __len__(self) -> int:
         return len(self.photos.files)
 
-    def __getitem__(self, index: int) -> tuple[list[PatchBatch], Tensor]:
+    def __getitem__(self, index: int) -> ValidationItem:
+        """One photograph in every size, and its target."""
         image = read_image(self.photos.files[index])
         return [view(image) for view in self.views], self.photos.targets[index]
 
 
-def collate_validation(
-    items: list[tuple[list[PatchBatch], Tensor]], tokens_at_once: int | None = None
-) -> list[TrainBatch]:
-    """One batch a size."""
+def collate_validation(items: Sequence[ValidationItem], tokens_at_once: int | None = None) -> list[TrainBatch]:
+    """Put photographs into batches, one for each size."""
     sizes = zip(*(views for views, _ in items), strict=True)
     targets = [target for _, target in items]
     return [TrainBatch.collate(list(zip(views, targets, strict=True)), tokens_at_once) for views in sizes]
@@ -87,12 +89,12 @@ class QlipDataModule(L.LightningDataModule):
         merge: Probability with which a quadtree block merges; two numbers are a range drawn from for each photograph.
         val_limit: Most photographs to validate on, evenly spaced over those there are.
         val_sizes: Sides in pixels of the squares that validation compares with the standard view.
-        repeats: How often an epoch shows each photograph; for data sets of a handful.
+        repeats: Number of times that an epoch shows each photograph; for data sets of a handful.
         workers: Processes that read and cut photographs.
-        tokens_at_once: Most tokens that go through the CLIP together; a batch above it goes in parts whose gradients add
-            up to the batch's. All at once if not given.
-        download_to: Where downloaded data goes.
-        cache_dir: Where targets are kept between runs.
+        tokens_at_once: Most tokens that go through the CLIP together; a batch above it goes in micro-batches whose
+            gradients add up to the batch's. All at once if not given.
+        download_to: Folder for downloaded data.
+        cache_dir: Folder in which targets are kept between runs.
         seed: Seed of the order and of the merging.
     """
 
@@ -133,27 +135,29 @@ class QlipDataModule(L.LightningDataModule):
         self._find()
 
     def build(
-        self, encode: Encode, encoder_digest: str, image_size: int, patch_size: int, share: Share = ALONE
+        self, encode: Encode, encoder_digest: str, image_size: int, patch_size: int, shard: Shard = SINGLE_PROCESS
     ) -> None:
-        """List the photographs and have the frozen CLIP set their targets; called by the module, which owns the CLIP.
+        """List the photographs and compute their targets with the frozen CLIP, unless an earlier call has.
+
+        `QlipModule.setup` calls it, because the module has the CLIP and the data module the photographs.
 
         Args:
-            encode: The frozen CLIP, pixels ``(B, 3, n, n)`` to ``(B, E)``.
-            encoder_digest: Identifies its weights.
-            image_size: Side n of its standard view in pixels.
-            patch_size: Its patch side in pixels.
-            share: What this process computes of the targets that are not in the cache.
+            encode: The frozen CLIP, from pixels ``(B, 3, n, n)`` to [CLS] outputs ``(B, E)``.
+            encoder_digest: Checksum of the CLIP's weights, see `weights_digest`.
+            image_size: Side n of the CLIP's standard view in pixels.
+            patch_size: Side of the CLIP's patches in pixels.
+            shard: The targets that this process computes, of those that are not in the cache.
 
         Raises:
             UnreadableImages: if more than 1 % of the images cannot be read.
         """
-        if self.train is not None:
+        if self.train is not None:  # fit, then validate: Lightning sets the module up again
             return
         self.patch_size, splits = patch_size, self._find()
         standard = QlipImageProcessor(image_size, "square", Quadtree(criterion="uniform", patch_size=patch_size))
         files = splits.train + splits.val[:: -(-len(splits.val) // self.val_limit)]
         targets = load_or_compute(
-            encode, files, standard, encoder_digest=encoder_digest, cache_dir=self.cache_dir, share=share,
+            encode, files, standard, encoder_digest=encoder_digest, cache_dir=self.cache_dir, shard=shard,
             workers=self.workers,
         )  # fmt: skip
         readable = targets.readable
@@ -162,7 +166,7 @@ class QlipDataModule(L.LightningDataModule):
         self.train = self._photos(files[:cut], targets[:cut])
         self.val = self._photos(files[cut:], targets[cut:])
         sampler = self.train_sampler()
-        lengths = [[sampler.tokens[draw.index] for draw in batch] for batch in sampler.epoch_batches(0)]
+        lengths = [[sampler.tokens[seeded.index] for seeded in batch] for batch in sampler.epoch_batches(0)]
         log.info(
             "%d photographs to train on, %d to validate on, %d unreadable; padding wastes %.1f %% of the tokens",
             len(self.train.files), len(self.val.files), len(self.unreadable), 100 * padding_waste(lengths),
@@ -197,35 +201,63 @@ class QlipDataModule(L.LightningDataModule):
             world_size=trainer.world_size if trainer else 1,
         )
 
-    def train_dataloader(self) -> DataLoader[Any]:
+    def train_dataloader(self) -> DataLoader[Item]:
         """Ragged batches in the sampler's order."""
         photos = self._built(self.train)
         repeated = Photos(photos.files * self.repeats, photos.targets.repeat(self.repeats, 1), [])
         dataset = TrainingPhotos(repeated, self.max_size, self.merge, self.patch_size)
-        sampler = self.train_sampler()
-        return self._loader(dataset, TrainBatch.collate, batch_sampler=sampler)
+        collate = partial(TrainBatch.collate, tokens_at_once=self.tokens_at_once)
+        return self._loader(dataset, collate, sampler=self.train_sampler())
 
-    def val_dataloader(self) -> DataLoader[Any]:
+    def val_dataloader(self) -> DataLoader[ValidationItem]:
         """Squares of each of ``val_sizes``, one list of batches a step."""
         photos, trainer = self._built(self.val), self.trainer
-        rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         count = len(photos.files)
-        share = [
-            i % count for i in range(rank, max(count, world), world)
-        ]  # a rank without a photograph would hang the rest
-        mine = Photos([photos.files[i] for i in share], photos.targets[share], [])
+        # At least one photograph for each rank, if need be one that another has too: an idle rank would hang the rest.
+        indices = [i % count for i in range(rank, max(count, world_size), world_size)]
+        mine = Photos([photos.files[i] for i in indices], photos.targets[indices], [])
         dataset = ValidationPhotos(mine, self.val_sizes, self.patch_size)
-        return self._loader(dataset, collate_validation, batch_size=max(self.batch_size // 4, 1))
+        collate = partial(collate_validation, tokens_at_once=self.tokens_at_once)
+        return self._loader(dataset, collate, batch_size=max(self.batch_size // 4, 1))
 
-    def test_dataloader(self) -> DataLoader[Any]:
+    def test_dataloader(self) -> DataLoader[ValidationItem]:
         """The validation photographs."""
         return self.val_dataloader()
 
-    def predict_dataloader(self) -> DataLoader[Any]:
+    def predict_dataloader(self) -> DataLoader[ValidationItem]:
         """The validation photographs."""
         return self.val_dataloader()
 
-    def _loader(self, dataset: Dataset[Any], collate: Any, **kwargs: Any) -> DataLoader[Any]:
-        pin = torch.cuda.is_available()
-        collate = partial(collate, tokens_at_once=self.tokens_at_once)
-        return DataLoader(dataset, collate_fn=collate, num_workers=self.workers, pin_memory=pin, **kwargs)
+    def _loader(
+        self,
+        dataset: Dataset[T],
+        collate: Callable[[list[T]], object],
+        *,
+        batch_size: int = 1,
+        sampler: TokenBatchSampler | None = None,
+    ) -> DataLoader[T]:
+        return DataLoader(
+            dataset,
+            batch_size=batch_size,  # by name: Lightning makes the loader again for predict
+            batch_sampler=sampler,
+            collate_fn=collate,
+            num_workers=self.workers,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+def data_module_of(trainer: L.Trainer) -> QlipDataModule:
+    """The data module of a trainer.
+
+    Raises:
+        TypeError: if it is not a `QlipDataModule`, or data loaders were passed instead.
+    """
+    data = getattr(trainer, "datamodule", None)
+    if not isinstance(data, QlipDataModule):
+        got = "none" if data is None else type(data).__name__
+        raise TypeError(
+            f"datamodule: got {got}; QlipModule trains and validates on a QlipDataModule or a subclass of it, which holds "
+            f"the frozen CLIP's targets and knows the length of the run. Pass datamodule=QlipDataModule(root=FOLDER)"
+        )
+    return data

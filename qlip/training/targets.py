@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -36,8 +35,8 @@ class Targets:
     """What is known of each image after the frozen CLIP saw it.
 
     Attributes:
-        cls: ``(n, E)`` float32, its [CLS]; a row of NaN for each image that cannot be read.
-        sizes: ``(n, 2)`` int32, height and width of the upright image in pixels; zero where it cannot be read.
+        cls: ``(n, E)`` float32, the [CLS] output of each image; NaN for an image that cannot be read.
+        sizes: ``(n, 2)`` int32, height and width of each upright image in pixels; 0 for one that cannot be read.
     """
 
     cls: Tensor
@@ -45,7 +44,7 @@ class Targets:
 
     @property
     def readable(self) -> Tensor:
-        """``(n,)`` bool."""
+        """Which images can be read, ``(n,)`` bool."""
         return ~self.cls.isnan().any(1)
 
     def __len__(self) -> int:
@@ -56,13 +55,13 @@ class Targets:
 
 
 @dataclass(frozen=True)
-class Share:
-    """One process of those that compute together.
+class Shard:
+    """The part of a computation that falls to one process of several.
 
     Attributes:
-        rank: Which.
-        world_size: Of how many.
-        barrier: Waits for the others.
+        rank: Number of this process, from 0.
+        world_size: Number of processes.
+        barrier: Returns once every process has called it.
     """
 
     rank: int = 0
@@ -70,13 +69,14 @@ class Share:
     barrier: Callable[[], object] = lambda: None
 
 
-ALONE = Share()
+SINGLE_PROCESS = Shard()
 
 
-Seen = tuple[Tensor, tuple[int, int]]  # a standard view (3, n, n), later its [CLS] (E,), and the photograph's size
+_View = tuple[Tensor, tuple[int, int]]  # pixels (3, n, n) of a standard view; height and width of its photograph
+_Target = tuple[Tensor, tuple[int, int]]  # [CLS] output (E,) of a standard view; height and width of its photograph
 
 
-class _StandardViews(Dataset[Seen | None]):
+class _StandardViews(Dataset[_View | None]):
     """The standard view of each file and the size of the photograph, or None where it cannot be read."""
 
     def __init__(self, files: Sequence[Path], processor: QlipImageProcessor) -> None:
@@ -85,7 +85,7 @@ class _StandardViews(Dataset[Seen | None]):
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, index: int) -> Seen | None:
+    def __getitem__(self, index: int) -> _View | None:
         try:
             image = read_image(self.files[index])
         except (OSError, ValueError, SyntaxError) as error:  # PIL raises SyntaxError for broken PNGs
@@ -149,7 +149,7 @@ def load_or_compute(
     *,
     encoder_digest: str,
     cache_dir: Path,
-    share: Share = ALONE,
+    shard: Shard = SINGLE_PROCESS,
     batch_size: int = 16,
     workers: int = 0,
     block: int = BLOCK,
@@ -161,24 +161,24 @@ def load_or_compute(
     what it does not find.
 
     Args:
-        encode: The frozen CLIP, pixels ``(B, 3, n, n)`` to ``(B, E)``.
-        files: Image files.
-        processor: Makes the standard view.
-        encoder_digest: Identifies the weights behind ``encode``, see `weights_digest`.
+        encode: The frozen CLIP, from pixels ``(B, 3, n, n)`` to [CLS] outputs ``(B, E)``.
+        files: Paths of the images.
+        processor: Makes the standard view of an image.
+        encoder_digest: Checksum of the weights behind ``encode``, see `weights_digest`.
         cache_dir: Folder of the cache.
-        share: What of it is this process's to compute.
-        batch_size: Images encoded at once.
-        workers: Processes that read images.
-        block: Images of one cache file.
+        shard: The blocks that this process computes, of those that are missing.
+        batch_size: Number of images encoded at once.
+        workers: Number of processes that read images.
+        block: Number of images in one cache file.
 
     Raises:
         UnreadableImages: if more than 1 % of the files cannot be read.
     """
     blocks = [_block(encoder_digest, processor, files[i : i + block], cache_dir) for i in range(0, len(files), block)]
     compute = partial(_compute_missing, encode, processor=processor, batch_size=batch_size, workers=workers)
-    if not compute(blocks[share.rank :: share.world_size]):
+    if not compute(blocks[shard.rank :: shard.world_size]):
         log.info("reusing %d cached targets: %s", len(files), cache_dir)
-    share.barrier()
+    shard.barrier()
     compute(blocks)
     targets = _joined(blocks)
     unreadable = int((~targets.readable).sum())
@@ -202,17 +202,17 @@ def _compute_missing(
     files = [file for block in missing for file in block.files]
     if files:
         log.info("computing %d targets once, cache: %s", len(files), missing[0].path.parent)
-    seen = _encoded(encode, files, processor, batch_size, workers)
+    encoded = _encoded(encode, files, processor, batch_size, workers)
     for block in missing:
-        block.write(_stacked(list(islice(seen, len(block.files)))))
+        block.write(_stacked(list(islice(encoded, len(block.files)))))
     return len(files)
 
 
 def _encoded(
     encode: Encode, files: Sequence[Path], processor: QlipImageProcessor, batch_size: int, workers: int
-) -> Iterator[Seen | None]:
+) -> Iterator[_Target | None]:
     """[CLS] and size of each file in turn, or None where it cannot be read."""
-    loader: DataLoader[Any] = DataLoader(
+    loader: DataLoader[_View | None] = DataLoader(
         _StandardViews(files, processor), batch_size=batch_size, num_workers=workers, collate_fn=list
     )
     for images in loader:
@@ -221,10 +221,10 @@ def _encoded(
         yield from (None if image is None else (next(cls), image[1]) for image in images)
 
 
-def _stacked(seen: Sequence[Seen | None]) -> Targets:
-    width = next((len(image[0]) for image in seen if image is not None), 1)
+def _stacked(images: Sequence[_Target | None]) -> Targets:
+    width = next((len(image[0]) for image in images if image is not None), 1)
     unknown = torch.full((width,), torch.nan), (0, 0)
-    cls, sizes = zip(*(image or unknown for image in seen), strict=True)
+    cls, sizes = zip(*(image or unknown for image in images), strict=True)
     return Targets(torch.stack(cls), torch.tensor(sizes, dtype=torch.int32))
 
 

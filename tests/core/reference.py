@@ -1,4 +1,4 @@
-"""The design, section 3, word for word and slowly: one block, one leaf, one pixel after the other."""
+"""The definitions of docs/definitions.md word for word and slowly: one block, one leaf, one pixel after the other."""
 
 import math
 from collections.abc import Callable

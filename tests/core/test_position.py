@@ -109,7 +109,7 @@ def test_grid_coords():
 
 
 def slow_mlp(mlp: PositionMLP, point: tuple[float, float]) -> np.ndarray:
-    """The network of the design at one point, in numpy and float64."""
+    """The network of docs/definitions.md at one point, in numpy and float64."""
     frequencies = mlp.frequencies.double().numpy()
     angles = [2 * math.pi * (b[0] * point[0] + b[1] * point[1]) for b in frequencies]
     x = np.array([math.sin(t) for t in angles] + [math.cos(t) for t in angles])
@@ -123,7 +123,7 @@ def small_mlp(**options) -> PositionMLP:
     return PositionMLP(**{"dim": 6, "grid": 5, "hidden": 40, "depth": 3, "fourier": 7} | options)
 
 
-def test_mlp_is_the_network_of_the_design():
+def test_mlp_is_the_network_of_the_definitions():
     mlp = small_mlp().double()
     for layer in mlp.hidden:
         torch.nn.init.normal_(layer.bias)

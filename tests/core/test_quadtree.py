@@ -87,7 +87,7 @@ def test_derivative_is_signed():
     ("pixels", "counts"),
     [((672, 896), {16: 12}), ((476, 518), {16: 4, 1: 34 * 37 - 4 * 256}), ((336, 336), {8: 9}), ((14, 700), {1: 50})],
 )
-def test_roots_of_the_design(pixels, counts):
+def test_roots_of_the_definitions(pixels, counts):
     leaves = Quadtree(math.inf)(torch.zeros(3, *pixels))
     assert {int(s): int((leaves.size == s).sum()) for s in leaves.size.unique()} == counts
     assert leaves.grid == (pixels[0] // 14, pixels[1] // 14)

@@ -7,7 +7,7 @@ from PIL import Image
 from torch import Tensor
 
 from qlip.training.data import Photos, QlipDataModule, TrainingPhotos, ValidationPhotos
-from qlip.training.sampler import Draw
+from qlip.training.sampler import SeededIndex
 from tests.training.conftest import draw_photos
 
 
@@ -35,14 +35,14 @@ def test_shortest_edge_is_at_most_560_and_the_aspect_stays(
     size: tuple[int, int], patches: tuple[int, int], tmp_path: Path
 ) -> None:
     dataset = TrainingPhotos(photo(tmp_path / "x.png", *size), 560, (0.0, 0.0), 14)
-    batch, _ = dataset[Draw(0, 0)]
+    batch, _ = dataset[SeededIndex(0, 0)]
     assert len(batch.coords[0]) == patches[0] * patches[1]
 
 
 def test_merging_happens_with_the_given_probability(tmp_path: Path) -> None:
     photos = photo(tmp_path / "x.png", 560, 560)
     counts = {
-        merge: [len(TrainingPhotos(photos, 560, merge, 14)[Draw(0, seed)][0].coords[0]) for seed in range(8)]
+        merge: [len(TrainingPhotos(photos, 560, merge, 14)[SeededIndex(0, seed)][0].coords[0]) for seed in range(8)]
         for merge in ((0.0, 0.0), (0.1, 0.1), (0.0, 0.3), (1.0, 1.0))
     }
     assert set(counts[0.0, 0.0]) == {1600}
@@ -56,10 +56,10 @@ def test_merging_happens_with_the_given_probability(tmp_path: Path) -> None:
 def test_an_item_follows_from_its_seed_alone(tmp_path: Path) -> None:
     dataset = TrainingPhotos(photo(tmp_path / "x.png", 280, 210), 560, (0.0, 0.5), 14)
     torch.manual_seed(0)
-    first, _ = dataset[Draw(0, 7)]
+    first, _ = dataset[SeededIndex(0, 7)]
     before = torch.random.get_rng_state()
-    again, _ = dataset[Draw(0, 7)]
-    other, _ = dataset[Draw(0, 8)]
+    again, _ = dataset[SeededIndex(0, 7)]
+    other, _ = dataset[SeededIndex(0, 8)]
     assert torch.equal(before, torch.random.get_rng_state())
     assert torch.equal(first.coords, again.coords)
     assert first.coords.shape != other.coords.shape
@@ -68,10 +68,10 @@ def test_an_item_follows_from_its_seed_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_same_seed_same_batches_whatever_the_workers(photos: Path, tmp_path: Path, workers: int) -> None:
     data = built(photos, tmp_path)
-    reference = [batch.parts[0].patches.coords for batch in data.train_dataloader()]
+    reference = [batch.micro_batches[0].patches.coords for batch in data.train_dataloader()]
     data.workers = workers
     torch.manual_seed(123)
-    coords = [batch.parts[0].patches.coords for batch in data.train_dataloader()]
+    coords = [batch.micro_batches[0].patches.coords for batch in data.train_dataloader()]
     assert all(torch.equal(a, b) for a, b in zip(reference, coords, strict=True))
 
 
@@ -79,13 +79,13 @@ def test_same_seed_same_batches_whatever_the_workers(photos: Path, tmp_path: Pat
 def test_targets_belong_to_their_photographs(photos: Path, tmp_path: Path, tokens_at_once: int | None) -> None:
     data = built(photos, tmp_path, merge=0.0, tokens_at_once=tokens_at_once)
     assert data.train is not None
-    parts = set()
-    for draws, batch in zip(data.train_sampler(), data.train_dataloader(), strict=True):
-        target = torch.cat([part.target for part in batch.parts])
-        assert torch.equal(target, data.train.targets[[d.index for d in draws]])
-        assert batch.tokens == sum(data.train.tokens[d.index] for d in draws)  # also: the sampler knows the lengths
-        parts.add(len(batch.parts))
-    assert parts == ({1} if tokens_at_once is None else {2})
+    counts = set()
+    for seeded, batch in zip(data.train_sampler(), data.train_dataloader(), strict=True):
+        target = torch.cat([micro_batch.target for micro_batch in batch.micro_batches])
+        assert torch.equal(target, data.train.targets[[s.index for s in seeded]])
+        assert batch.tokens == sum(data.train.tokens[s.index] for s in seeded)  # also: the sampler knows the lengths
+        counts.add(len(batch.micro_batches))
+    assert counts == ({1} if tokens_at_once is None else {2})
 
 
 def test_validation_shows_squares_of_every_size(photos: Path, tmp_path: Path) -> None:

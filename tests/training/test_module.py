@@ -1,15 +1,17 @@
-import math
 from dataclasses import replace
+from typing import Any
 
 import lightning as L
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.data import DataLoader
 
 from qlip.training.batch import TrainBatch
 from qlip.training.callbacks import ResidualProjection
+from qlip.training.config import LossConfig, MLPConfig
 from qlip.training.data import QlipDataModule
-from qlip.training.module import LossConfig, MLPConfig, QlipModule, warmup_cosine
+from qlip.training.module import QlipModule
 from tests.training.conftest import cut_images
 
 SMALL = MLPConfig(hidden=32, depth=2, fourier=8)
@@ -48,13 +50,15 @@ def test_the_loss_is_that_of_the_paper(
     loss = LossConfig(gamma=3.0, cls_loss=cls_loss, target=target)
     module = QlipModule(clip_folder, mlp=MLPConfig(32, 2, 8, init="random"), loss=loss)
     if target == "pooler_output":
-        batch = replace(batch, parts=(replace(batch.parts[0], target=torch.randn(2, 32)),))
+        batch = replace(batch, micro_batches=(replace(batch.micro_batches[0], target=torch.randn(2, 32)),))
     logged = attached(module, monkeypatch)
     total = module.training_step(batch, 0)
-    (part,) = batch.parts
-    cls = getattr(module.vision(part.patches), target)
+    (micro_batch,) = batch.micro_batches
+    cls = getattr(module.vision(micro_batch.patches), target)
     slow_cls = (
-        (cls - part.target).pow(2).mean() if cls_loss == "mse" else (cls - part.target).pow(2).sum(1).sqrt().mean()
+        (cls - micro_batch.target).pow(2).mean()
+        if cls_loss == "mse"
+        else (cls - micro_batch.target).pow(2).sum(1).sqrt().mean()
     )
     n = module.position.grid
     table, slow_r = module.table, 0.0
@@ -84,29 +88,24 @@ def test_the_logged_gradient_norm_is_the_interpolation_bias_of_the_batch(
     module = QlipModule(clip_folder, mlp=SMALL)
     logged = attached(module, monkeypatch)
     module.training_step(batch, 0)
-    (part,) = batch.parts
-    positions = module.position(part.patches.coords).detach().requires_grad_()
-    cosine = F.cosine_similarity(module.vision(part.patches, positions=positions).image_embeds, part.target)
+    (micro_batch,) = batch.micro_batches
+    positions = module.position(micro_batch.patches.coords).detach().requires_grad_()
+    cosine = F.cosine_similarity(
+        module.vision(micro_batch.patches, positions=positions).image_embeds, micro_batch.target
+    )
     (gradient,) = torch.autograd.grad(cosine.sum(), positions)
     assert logged["train/position_grad_norm"].item() == pytest.approx(
         gradient.flatten(1).norm(dim=1).mean().item(), rel=1e-4
     )
-    assert logged["train/tokens_per_image"] == part.patches.mask.sum().item() / 2
-    assert logged["train/padding_waste"] == pytest.approx(1 - part.patches.mask.float().mean().item())
-
-
-def test_warm_up_and_cosine() -> None:
-    factors = [warmup_cosine(step, 10, 110) for step in range(111)]
-    assert factors[0] < factors[5] < factors[9] < factors[10] == 1
-    assert factors[60] == pytest.approx(0.5 * (1 + math.cos(math.pi / 2)))
-    assert factors[110] == pytest.approx(0)
+    assert logged["train/tokens_per_image"] == micro_batch.patches.mask.sum().item() / 2
+    assert logged["train/padding_waste"] == pytest.approx(1 - micro_batch.patches.mask.float().mean().item())
 
 
 def test_the_mlp_stays_in_float32_under_autocast(clip_folder: str, batch: TrainBatch) -> None:
     module = QlipModule(clip_folder, mlp=SMALL)
     with torch.autocast("cpu", torch.bfloat16):
         positions = module.position(batch.coords)
-        output = module.vision(batch.parts[0].patches)
+        output = module.vision(batch.micro_batches[0].patches)
         module.losses(batch)["loss"].backward()
     assert positions.dtype == torch.float32
     assert torch.equal(positions, module.position(batch.coords))
@@ -118,6 +117,34 @@ def test_the_mlp_stays_in_float32_under_autocast(clip_folder: str, batch: TrainB
 def test_projection_needs_a_positive_number_of_steps(every: int) -> None:
     with pytest.raises(ValueError, match="every_n_steps: got"):
         ResidualProjection(every)
+
+
+def test_the_pooled_output_of_a_clip_with_a_projection_is_that_of_its_tower(clip_folder: str) -> None:
+    module, pixels = (
+        QlipModule(clip_folder, mlp=SMALL, loss=LossConfig(target="pooler_output")),
+        torch.randn(2, 3, 56, 56),
+    )
+    pooled = module.encode_standard(pixels)
+    assert pooled.shape == (2, 32)
+    assert torch.equal(module.clip.visual_projection(pooled), module.clip(pixels).image_embeds)
+
+
+class OtherData(L.LightningDataModule):
+    """Loads something, but knows nothing of targets."""
+
+    def train_dataloader(self) -> DataLoader[int]:
+        return DataLoader([1, 2])
+
+
+@pytest.mark.parametrize(
+    ("data", "got"),
+    [({"train_dataloaders": DataLoader([1, 2])}, "got none"), ({"datamodule": OtherData()}, "got OtherData")],
+    ids=["loader", "module"],
+)
+def test_other_data_is_refused_before_the_first_step(data: dict[str, Any], got: str, clip_folder: str) -> None:
+    module = QlipModule(clip_folder, mlp=SMALL)
+    with pytest.raises(TypeError, match=f"datamodule: {got}; .* on a QlipDataModule or a subclass"):
+        Recorder().fit(module, **data)
 
 
 def test_a_tower_without_projection_asks_for_the_pooled_output(

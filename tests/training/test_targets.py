@@ -13,7 +13,7 @@ from torch import Tensor
 from qlip.core.quadtree import Quadtree
 from qlip.data.photos import image_size
 from qlip.images.processor import QlipImageProcessor
-from qlip.training.targets import Encode, Share, Targets, UnreadableImages, load_or_compute, weights_digest
+from qlip.training.targets import Encode, Shard, Targets, UnreadableImages, load_or_compute, weights_digest
 from tests.training.conftest import draw_photos
 
 PROCESSOR = QlipImageProcessor(56, "square", Quadtree(criterion="uniform"))
@@ -102,9 +102,9 @@ def one_of_two(rank: int, folder: Path, files: list[Path], shared: bool) -> None
     """Compute targets together with another process; leave what came out and how many images were encoded here."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    encoder, share = CountingEncoder(), Share(rank, 2, torch.distributed.barrier)
+    encoder, shard = CountingEncoder(), Shard(rank, 2, torch.distributed.barrier)
     targets = compute(
-        encoder, files, folder / ("cache" if shared else f"cache{rank}"), share=share, block=2, batch_size=2
+        encoder, files, folder / ("cache" if shared else f"cache{rank}"), shard=shard, block=2, batch_size=2
     )
     torch.save((encoder.images, targets.cls, targets.sizes), folder / f"{rank}.pt")
 
@@ -165,7 +165,7 @@ def test_a_file_without_any_readable_image_fits_the_others(tmp_path: Path) -> No
     assert (~targets.readable).nonzero().flatten().tolist() == [100, 101]
 
 
-def test_an_unreadable_image_is_a_row_of_nan_and_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unreadable_image_is_nan_and_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     files = sorted(draw_photos(tmp_path / "photos", 101).glob("*"))
     files[7].write_bytes(files[7].read_bytes()[:200])
     targets = compute(CountingEncoder(), files, tmp_path / "cache")
