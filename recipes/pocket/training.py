@@ -24,9 +24,9 @@ from qlip.data.language import (
     BOS_ID,
     EOS_ID,
     IMAGE_ID,
+    NEGATIVES,
     PAD_ID,
     SYSTEM,
-    Negative,
     Thing,
     absent,
     ask_colour,
@@ -40,7 +40,6 @@ from qlip.data.language import (
 from qlip.data.scenes import COLOURS, SHAPES, Scenes, draw_scenes
 from recipes.pocket.models import FEATURE_LAYER, GRID, IMAGE_SIZE, PATCH_SIZE, WIDTH, make_clip, make_llava, normalise
 
-NEGATIVES: tuple[Negative, ...] = ("random", "popular", "adversarial")
 IGNORED = -100
 HINTS = {"colour": (2, len(COLOURS) + 1), "place": (2, 5), "agrees": (3, 2)}  # layer that is asked, and classes
 
