@@ -11,7 +11,7 @@ from jsonargparse import auto_cli, set_parsing_settings
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from safetensors.torch import load_file, save_file
 from torchvision.utils import make_grid, save_image
 from transformers import CLIPModel, LlavaForConditionalGeneration, PreTrainedModel, ProcessorMixin
@@ -74,7 +74,7 @@ def check(folder: Path = Path("checkpoints/pocket"), scenes: int = 500) -> None:
         CLIP: check_clip(CLIPModel.from_pretrained(folder / CLIP, dtype=torch.float32), scenes),
         LLAVA: check_llava(LlavaForConditionalGeneration.from_pretrained(folder / LLAVA, dtype=torch.float32), scenes),
     }
-    table = Table("model", "measure", "value")
+    table = Table("model", "measure", Column("value", overflow="fold"))
     for name, metrics in measured.items():
         for measure, value in metrics.items():
             table.add_row(name, measure, f"{value:.3f}")
@@ -131,6 +131,8 @@ def save_model(model: PreTrainedModel, processor: ProcessorMixin, folder: Path, 
         model.float()
         processor.save_pretrained(new)
         (new / "README.md").write_text(card, encoding="utf-8")
+        for file in new.iterdir():
+            file.chmod(0o644)  # safetensors writes weights that nobody but the user may read
 
 
 def main(args: list[str] | None = None) -> None:
@@ -138,4 +140,4 @@ def main(args: list[str] | None = None) -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    auto_cli({"train": train, "check": check, "draw": draw}, args=args)
+    auto_cli({"train": train, "check": check, "draw": draw}, args=args, prog="python -m recipes.pocket")

@@ -112,6 +112,7 @@ def test_the_command_trains_both_and_writes_what_transformers_loads(tmp_path: Pa
     processor = AutoProcessor.from_pretrained(tmp_path / "pocket-llava")
     inputs = processor(images=scenes(1).images[0], text="USER: <image>\nIs there a red star in the image? ASSISTANT:")
     assert inputs["input_ids"][0].count(IMAGE_ID) == GRID * GRID
+    assert all(file.stat().st_mode & 0o777 == 0o644 for file in (tmp_path / "pocket-llava").iterdir())
     card = (tmp_path / "pocket-llava/README.md").read_text()
     assert card.startswith("---\n")
     assert "| colour |" in card
