@@ -15,8 +15,8 @@ from typing import Any
 import datasets
 
 from qlip.data.language import (
+    NEGATIVES,
     Choice,
-    Negative,
     Thing,
     absent,
     ask_colour,
@@ -37,7 +37,6 @@ SEED = 20_000  # far from the seeds of training
 VERSION = "1"  # another one where the same seed draws other pictures or questions
 CLEAR = 0.06  # an object nearer to the middle than this share of the edge is not asked for its side
 JPEG: Any = {"quality": 95, "subsampling": 0}
-NEGATIVES: tuple[Negative, ...] = ("random", "popular", "adversarial")
 
 
 class VStarPocket(VStar):

@@ -16,7 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 from qlip.core.patches import PatchBatch
 from qlip.core.position import Position, PositionMLP
 from qlip.core.quadtree import Quadtree
-from qlip.data.pictures import scene_folder
+from qlip.data.sources import list_pictures
 from qlip.encoder import QlipVisionModel
 from qlip.evaluation.journal import write_json
 from qlip.evaluation.run.metrics import GridResidual, InterpolationBias, MesoscopicBias
@@ -28,7 +28,6 @@ from qlip.zoo.resolve import resolve_position
 
 PositionKind = Literal["mlp", "bicubic", "bilinear", "zero"]
 BIAS = "bias.json"
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 COLOURS = {"mlp": "#222222", "bicubic": "#c0392b", "bilinear": "#e08a1e", "zero": "#3b7dd8"}
 
 
@@ -37,7 +36,8 @@ class BiasConfig:
     """Measure interpolation and mesoscopic bias on a folder of images."""
 
     images: str
-    """Folder of images, searched to any depth; ``pocket`` are the drawn scenes of 336 to 896 pixels."""
+    """Folder of images, searched to any depth, or the name of a source: ``pocket`` (the drawn scenes of 336 to 896 pixels),
+    ``samples`` or ``imagenette`` (those held out from training)."""
     clip: str = "openai/clip-vit-large-patch14-336"
     """Hub id or folder of a CLIP; ``random:64x3`` needs no download."""
     mlp: str = "solve"
@@ -83,15 +83,10 @@ def run_bias(config: BiasConfig) -> list[Row]:
     """Measure, and write JSON, CSV, picture and TensorBoard events.
 
     Raises:
-        ValueError: if there is no image, or an option is not taken.
-        OSError: if the CLIP or the MLP cannot be found, or an image cannot be read.
+        ValueError: if an option is not taken.
+        OSError: if there is no image or one cannot be read, or the CLIP or the MLP cannot be found.
     """
-    folder = scene_folder() / "val" if config.images == "pocket" else Path(config.images)
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)[: config.limit]
-    if not files:
-        raise ValueError(
-            f"images: got {config.images!r}, which holds none; takes a folder with {', '.join(sorted(SUFFIXES))}"
-        )
+    files = list_pictures(config.images)[: config.limit]
     clip: Any = load_clip(config.clip)
     clip = clip.to(config.device).eval().requires_grad_(False)
     models: dict[str, QlipVisionModel] = {

@@ -13,9 +13,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from qlip import Quadtree
 from qlip.core.bias import position_gradient_norms
 from qlip.core.patches import PatchBatch
+from qlip.data import sources
 from qlip.encoder import QlipVisionModel
 from qlip.evaluation.cli import main
-from qlip.evaluation.run import bias
 from qlip.evaluation.run.metrics import GridResidual, InterpolationBias, MesoscopicBias
 from qlip.images.processor import QlipImageProcessor
 from qlip.towers.base import position_table
@@ -154,7 +154,7 @@ def test_pocket_names_the_drawn_scenes(tmp_path, monkeypatch):
     (tmp_path / "scenes" / "train").mkdir()
     for name in ("val/a.png", "train/b.png"):
         scene(240, 240, 0).save(tmp_path / "scenes" / name)
-    monkeypatch.setattr(bias, "scene_folder", lambda: tmp_path / "scenes")
+    monkeypatch.setattr(sources, "scene_folder", lambda: tmp_path / "scenes")
     options = ["--clip=random:64x1", "--sizes=[224,224,112]", "--positions=[zero]", "--device=cpu"]
     main(["bias", "pocket", *options, f"--out={tmp_path / 'out'}"])
     assert json.loads((tmp_path / "out" / "bias.json").read_text())["images"] == 1
