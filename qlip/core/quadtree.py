@@ -5,15 +5,14 @@ Glossary: ``p`` patch side in pixels; ``h x w`` the image in patches; ``k`` a le
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from qlip.core.criteria import BlockScore, get_criterion
+from qlip.core.names import Cover
 
-Cover = Literal["roots", "full"]
 Frame = Literal["corners", "edges", "patches"]
 
 
