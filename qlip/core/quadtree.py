@@ -5,6 +5,7 @@ Glossary: ``p`` patch side in pixels; ``h x w`` the image in patches; ``k`` a le
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F

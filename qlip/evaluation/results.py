@@ -14,7 +14,7 @@ from qlip.evaluation.cell import Cell
 from qlip.evaluation.journal import read_records
 from qlip.evaluation.statistics import Estimate
 
-PREDICTIONS, RESULT = "predictions.jsonl", "result.json"
+PREDICTIONS, RESULT, BIAS = "predictions.jsonl", "result.json", "bias.json"
 ADDED = {"cover": "roots"}  # fields of a cell that the first results lack, and what was measured then
 
 
@@ -133,7 +133,9 @@ def read_result(path: Path) -> Result:
     values: ResultFile = json.loads(path.read_text(encoding="utf-8"))
     scores = {name: Estimate(**score) for name, score in values["scores"].items()}
     percent, unparsed = values["tokens"]["percent"], values["unparsed"]
-    return Result(path.parent, _cell(values["config"], path), values["primary"], scores, percent, unparsed, values["data"])
+    return Result(
+        path.parent, _cell(values["config"], path), values["primary"], scores, percent, unparsed, values["data"]
+    )
 
 
 def read_cell(path: Path) -> Cell:
@@ -159,6 +161,33 @@ def _cell(values: Mapping[str, Any], path: Path) -> Cell:
         return Cell(**values)
     except (TypeError, ValueError) as error:
         raise ValueError(f"config: {path} holds what is not taken: {error}") from error
+
+
+@dataclass(frozen=True)
+class BiasPoint:
+    """One point of figure 4; ``bias.json`` lists them under ``rows``.
+
+    Attributes:
+        size: Side of the image in pixels.
+        position: Name of the position.
+        quadtree: Whether blocks were merged.
+        cosine: cos of the [CLS] token and that at the training size; for ``zero`` both are encoded without positions, which
+            makes it the mesoscopic measure.
+        interpolation_bias: The measure of eq. 1; None for ``zero``.
+        tokens: Mean number of patches of an image.
+    """
+
+    size: int
+    position: str
+    quadtree: bool
+    cosine: float
+    interpolation_bias: float | None
+    tokens: float
+
+
+def read_points(path: Path) -> list[BiasPoint]:
+    """The points of a ``bias.json``."""
+    return [BiasPoint(**point) for point in json.loads(path.read_text(encoding="utf-8"))["rows"]]
 
 
 @dataclass(frozen=True)
@@ -224,8 +253,8 @@ def group_results(results: Iterable[Result]) -> list[Group]:
     groups: dict[tuple[str | None, ...], Group] = {}
     for result in results:
         cell = result.cell
-        key = (cell.benchmark, cell.model, cell.model_revision, cell.dtype, cell.prompt_style, cell.scoring)
-        key = (*key, result.data["sha256"])
+        weights = (cell.model, cell.model_revision, cell.dtype)
+        key = (*weights, cell.benchmark, cell.prompt_style, cell.scoring, result.data["sha256"])
         if key not in groups:
             model = Path(cell.model).name
             name = f"{cell.benchmark}, {model}, {cell.prompt_style} prompts"

@@ -51,13 +51,13 @@ class MME(Benchmark):
     def combine(self, sums: Mapping[str, Array]) -> dict[str, Array]:
         """Perception, cognition and each subtask."""
         groups = sorted({name.split("/")[0] for name in sums})
-        scores = {
+        scores: dict[str, Array] = {
             group: 100 * ratio(sums[f"{group}/right"], sums[f"{group}/asked"])
             + 100 * ratio(sums[f"{group}/pairs_right"], sums[f"{group}/pairs"])
             for group in groups
         }
         nothing = 0 * next(iter(scores.values()))
-        totals = {
+        totals: dict[str, Array] = {
             "perception": sum((scores[group] for group in groups if group in PERCEPTION), nothing),
             "cognition": sum((scores[group] for group in groups if group in COGNITION), nothing),
         }
