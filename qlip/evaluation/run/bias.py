@@ -10,6 +10,7 @@ import torch
 from rich.progress import track
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
+from transformers import PreTrainedModel
 
 from qlip.core.patches import PatchBatch
 from qlip.core.position import Position, PositionMLP
@@ -46,22 +47,23 @@ def run_bias(config: BiasConfig) -> list[BiasPoint]:
         )
     if config.device == "auto":
         config = replace(config, device="cuda" if torch.cuda.is_available() else "cpu")
-    clip: nn.Module = load_clip(config.clip)
-    clip.to(config.device).eval().requires_grad_(False)
+    clip = load_clip(config.clip)
+    module: nn.Module = clip  # whose `to` has its types
+    module.to(config.device).eval().requires_grad_(False)
     models = {name: QlipVisionModel.from_clip(clip, _position(clip, name, config.mlp)) for name in config.positions}
     points = list(measure(clip, models, files, config))
     write_all(points, config, residuals(models, position_table(clip)), len(files))
     return points
 
 
-def _position(clip: nn.Module, name: BiasPosition, mlp: str) -> Position:
+def _position(clip: PreTrainedModel, name: BiasPosition, mlp: str) -> Position:
     table = position_table(clip)
     position = resolve_position(mlp if name == "mlp" else name, table)
     return position.to(table.device) if isinstance(position, nn.Module) else position
 
 
 def measure(
-    clip: nn.Module, models: Mapping[BiasPosition, QlipVisionModel], files: Sequence[Path], config: BiasConfig
+    clip: PreTrainedModel, models: Mapping[BiasPosition, QlipVisionModel], files: Sequence[Path], config: BiasConfig
 ) -> Iterator[BiasPoint]:
     """All points, size by size."""
     vision = find_tower(clip).config
