@@ -17,7 +17,7 @@ class Vision:
 
     baseline: Baseline | None = None
     """Ask the stock model in place of the converted one: ``crop`` prepares images as Hugging Face does, ``pad`` as LLaVA's
-    own repository does; the options below then have no effect."""
+    own repository does. Position, size, crop and the quadtree's options then have no effect."""
     position: str | None = None
     """Where tokens are: ``bicubic``, ``bilinear``, ``nearest``, ``zero``, ``solve``, or a source that qlip.load takes. If not
     given, the position saved with the model, or else ``solve``."""

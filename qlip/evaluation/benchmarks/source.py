@@ -73,8 +73,8 @@ def load_rows(hub: str, config: str | None, split: str, data: Path | None, revis
 
     Args:
         hub: Dataset id on the Hub.
-        config: Its configuration, None for the default.
-        split: Its split.
+        config: Name of the configuration, None for the default.
+        split: Name of the split.
         data: Folder to use in place of the Hub: what ``Dataset.save_to_disk`` wrote, or a copy of the repository.
         revision: Commit, branch or tag; the newest commit if not given.
 

@@ -24,7 +24,7 @@ class QuestionBatch:
 
     Attributes:
         questions: The questions.
-        items: The same, ready for the model, each on its own.
+        items: Each question ready for the model, on its own.
         inputs: All of them as one input of the model.
     """
 
