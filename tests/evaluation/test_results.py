@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -18,7 +19,7 @@ from qlip.evaluation.benchmarks import BENCHMARKS
 from qlip.evaluation.cell import Cell
 from qlip.evaluation.names import BiasPosition
 from qlip.evaluation.report.figures import POSITIONS
-from qlip.evaluation.results import RESULT, find_results
+from qlip.evaluation.results import RESULT, find_results, read_result
 from qlip.zoo.resolve import PositionName
 from tests.evaluation.fake_answers import make_run
 
@@ -42,6 +43,12 @@ def test_a_result_gives_back_the_cell_that_was_measured(tmp_path):
     assert (result.data["questions"], result.unparsed, result.primary) == (60, 0, "accuracy")
     assert result.score == result.scores["accuracy"]
     assert result.percent == pytest.approx(40, abs=0.2)
+
+
+def test_a_result_that_0_1_0_wrote_is_read():
+    result = read_result(Path(__file__).parent / "result-0.1.0.json")
+    assert result.cell == Cell(benchmark="vstar-pocket", model="pocket-llava", size=224, limit=4)
+    assert (result.score.value, round(result.percent), result.data["questions"]) == (25, 413, 4)
 
 
 def test_results_from_before_the_cover_could_be_chosen_are_read(tmp_path):
