@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 from qlip.evaluation.benchmarks import BENCHMARKS
+from qlip.evaluation.cell import Cell, Run
 from qlip.evaluation.cli import main
 from qlip.evaluation.journal import Journal
 from qlip.evaluation.run.arm import CHATS, load_arm
 from qlip.evaluation.run.predict import Answering, Batches
-from qlip.evaluation.run.vqa import Cell, Run, run_vqa
+from qlip.evaluation.run.vqa import run_vqa
 from qlip.images.read import to_rgb
 from tests.evaluation.local_data import PAPER
 from tests.families.tiny_llava import scene
