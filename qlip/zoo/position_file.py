@@ -58,7 +58,7 @@ def write_position(path: str | Path, position: Position) -> Path:
     """
     position = check_writable(position)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in position.state_dict().items()}
-    metadata = {"format": "pt", "qlip": json.dumps(describe(position))}
+    metadata = {"qlip": json.dumps(describe(position))}  # one key: safetensors writes several in a random order
     write_bytes(path, safetensors.torch.save(tensors, metadata=metadata))
     return Path(path)
 
@@ -77,11 +77,8 @@ def read_position(path: str | Path, described: Mapping[str, Any] | None = None) 
     """
     tensors, metadata = _read(path)
     description = _description(path, metadata, described)
-    build = {"PositionMLP": _mlp, "TablePosition": _table}.get(str(description.get("type")))
     try:
-        position = (
-            build(tensors, {key: value for key, value in description.items() if key != "type"}) if build else None
-        )
+        position = _build(tensors, description)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     except TypeError:  # an argument that is not known, or described by something other than a number
@@ -130,6 +127,16 @@ def _description(
                 f"belong to two positions"
             )
     return own
+
+
+def _build(tensors: dict[str, Tensor], description: Mapping[str, Any]) -> PositionMLP | TablePosition | None:
+    """The position that is described, or None if its type is not known."""
+    arguments = {key: value for key, value in description.items() if key != "type"}
+    if description.get("type") == "PositionMLP":
+        return _mlp(tensors, arguments)
+    if description.get("type") == "TablePosition":
+        return _table(tensors, arguments)
+    return None
 
 
 def _mlp(tensors: dict[str, Tensor], arguments: dict[str, Any]) -> PositionMLP:
