@@ -22,7 +22,7 @@ from qlip.evaluation.statistics import compare
 from qlip.towers.base import position_table
 from qlip.towers.load import load_clip
 from qlip.zoo.config import ZooConfig
-from qlip.zoo.resolve import solved_position
+from qlip.zoo.solve import solved_position
 from qlip.zoo.store import save
 
 ROOT = Path(__file__).parents[1]

@@ -11,7 +11,7 @@ from PIL import Image
 
 from qlip.data.language import Thing, things
 from qlip.data.scenes import draw_scenes
-from qlip.files import replacing_folder
+from qlip.files import making_folder
 
 SIZES = ((336, 336), (336, 504), (504, 336), (448, 448), (448, 672), (672, 448), (672, 672), (448, 896), (896, 672))
 CACHE = Path("~/.cache/qlip/pocket")
@@ -48,14 +48,8 @@ def drawn(name: str, write: Callable[[Path], None], cache: Path = CACHE) -> Path
     """
     folder = cache.expanduser() / name
     if not folder.is_dir():
-        try:
-            with replacing_folder(folder) as new:
-                write(new)
-                if folder.is_dir():  # another process was faster; its files are the same and may be in use
-                    raise FileExistsError(folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
+        with making_folder(folder) as new:
+            write(new)
     return folder
 
 

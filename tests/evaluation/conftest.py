@@ -7,7 +7,7 @@ import pytest
 
 from qlip.towers.base import position_table
 from qlip.zoo.position_file import POSITION_FILE, write_position
-from qlip.zoo.resolve import solved_position
+from qlip.zoo.solve import solved_position
 from tests.evaluation.local_data import MAKERS
 from tests.families.tiny_llava import save_tiny_llava
 

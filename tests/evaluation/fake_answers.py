@@ -7,9 +7,10 @@ from typing import Any
 
 from qlip.evaluation.benchmarks import get_benchmark
 from qlip.evaluation.cell import Cell
-from qlip.evaluation.journal import Journal, write_json
+from qlip.evaluation.journal import Journal
 from qlip.evaluation.results import PREDICTIONS, RESULT
 from qlip.evaluation.run.vqa import evaluate, versions
+from qlip.files import write_json
 
 
 def make_run(root: Path, chance: float, percent: float, count: int = 60, **fields: Any) -> Path:

@@ -18,6 +18,7 @@ from qlip.evaluation.report import figures, tables
 from qlip.evaluation.report.page import METHOD, STYLE
 from qlip.evaluation.report.paper import read_sweeps
 from qlip.evaluation.results import BIAS, Group, Result, find_results, group_results, read_points
+from qlip.files import write_bytes, write_text
 
 UNCUT = "uniform"
 Exhibit = tuple[str, "tables.Table | Figure"]  # with its name
@@ -46,8 +47,6 @@ def write_report(config: ReportConfig) -> Path:
     """
     groups = group_results(find_results(config.dir))
     out = config.out or config.dir / "report"
-    for name in ("tables", "figures"):
-        (out / name).mkdir(parents=True, exist_ok=True)
     sections = [*our_sections(groups, config.paper), *bias_sections(config.dir)]
     if config.paper.is_dir():
         sections.append(paper_section(config.paper))
@@ -60,9 +59,9 @@ def write_report(config: ReportConfig) -> Path:
             markdown.append(shown[1])
         pages.append(f"<section><h2>{html.escape(section.title)}</h2><p>{section.text}</p>{''.join(body)}</section>")
         lines += [f"## {section.title}", "", section.text.replace("<b>", "**").replace("</b>", "**"), "", *markdown]
-    (out / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text(out / "report.md", "\n".join(lines) + "\n")
     page = out / "index.html"
-    page.write_text(_page("".join(pages)), encoding="utf-8")
+    write_text(page, _page("".join(pages)))
     return page
 
 
@@ -194,7 +193,7 @@ def _show(name: str, exhibit: "tables.Table | Figure", out: Path) -> tuple[str, 
             )
         return f"{inner}<p class='file'>tables/{exhibit.name}.csv</p>", f"{exhibit.markdown()}\n"
     picture = _png(exhibit)
-    (out / "figures" / f"{name}.png").write_bytes(picture)
+    write_bytes(out / "figures" / f"{name}.png", picture)
     coded = base64.b64encode(picture).decode()
     title = html.escape(name)
     return f"<img alt='{title}' src='data:image/png;base64,{coded}'>", f"![{name}](figures/{name}.png)\n"

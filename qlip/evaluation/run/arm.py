@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import TypedDict
 
 import torch
@@ -11,7 +10,6 @@ from torch import Tensor
 from transformers import AutoProcessor, LlavaForConditionalGeneration, LlavaProcessor, PreTrainedConfig
 
 from qlip.conversion import convert, restore
-from qlip.core.position import Position
 from qlip.core.quadtree import Quadtree
 from qlip.evaluation.cell import Vision
 from qlip.evaluation.names import Dtype, Style
@@ -19,7 +17,7 @@ from qlip.families.base import Converted
 from qlip.images.pixels import Pair
 from qlip.images.read import ImageLike, pad_to_square, to_rgb
 from qlip.shipped import shipped
-from qlip.zoo.position_file import POSITION_FILE, read_position
+from qlip.zoo.position_file import saved_position
 
 Pixels = Tensor | list[Pair]  # (B, 3, n, n) of a stock model, a pair for each image of a converted one
 
@@ -141,7 +139,7 @@ def load_arm(source: str, vision: Vision, revision: str | None = None, dtype: Dt
         return Arm(model, processor, vision)
     patch = _vision_config(model).patch_size
     tree = Quadtree(vision.alpha, vision.criterion, vision.max_tokens, patch, vision.cover)
-    position = find_position(source, vision.position)
+    position = vision.position or saved_position(source) or "solve"
     model, processor = convert(model, processor, position=position, quadtree=tree, size=vision.size, crop=vision.crop)
     return Arm(model, processor, vision)
 
@@ -150,11 +148,3 @@ def _vision_config(model: LlavaForConditionalGeneration) -> PreTrainedConfig:
     config = model.config.vision_config
     assert isinstance(config, PreTrainedConfig), "a loaded model has its configuration parsed"
     return config
-
-
-def find_position(source: str, position: str | None) -> Position | str:
-    """What `qlip.convert` should be given: the position asked for, the one saved with the model, or ``solve``."""
-    saved = Path(source) / POSITION_FILE
-    if position is None and saved.is_file():
-        return read_position(saved)
-    return position or "solve"

@@ -13,21 +13,20 @@ from torch.utils.tensorboard import SummaryWriter
 from transformers import PreTrainedModel
 
 from qlip.core.patches import PatchBatch
-from qlip.core.position import Position, PositionMLP
+from qlip.core.position import PositionMLP
 from qlip.core.quadtree import Quadtree
 from qlip.data.sources import list_pictures
 from qlip.encoder import QlipVisionModel
 from qlip.evaluation.config import BiasConfig
-from qlip.evaluation.journal import write_json
 from qlip.evaluation.names import BiasPosition
 from qlip.evaluation.report.figures import biases
 from qlip.evaluation.results import BIAS, BiasPoint
 from qlip.evaluation.run.metrics import GridResidual, InterpolationBias, MesoscopicBias
+from qlip.files import replacing_file, write_json
 from qlip.images.processor import QlipImageProcessor
 from qlip.images.read import read_image
 from qlip.towers.base import find_tower, position_table
 from qlip.towers.load import load_clip
-from qlip.zoo.resolve import resolve_position
 
 
 def run_bias(config: BiasConfig) -> list[BiasPoint]:
@@ -43,16 +42,10 @@ def run_bias(config: BiasConfig) -> list[BiasPoint]:
     clip = load_clip(config.clip)
     module: nn.Module = clip  # whose `to` has its types
     module.to(config.device).eval().requires_grad_(False)
-    models = {name: QlipVisionModel.from_clip(clip, _position(clip, name, config.mlp)) for name in config.positions}
+    models = {name: QlipVisionModel.from_clip(clip, config.mlp if name == "mlp" else name) for name in config.positions}
     points = list(measure(clip, models, files, config))
     write_all(points, config, residuals(models, position_table(clip)), len(files))
     return points
-
-
-def _position(clip: PreTrainedModel, name: BiasPosition, mlp: str) -> Position:
-    table = position_table(clip)
-    position = resolve_position(mlp if name == "mlp" else name, table)
-    return position.to(table.device) if isinstance(position, nn.Module) else position
 
 
 def measure(
@@ -114,12 +107,13 @@ def write_all(points: Sequence[BiasPoint], config: BiasConfig, residual: dict[st
     rows = [asdict(point) for point in points]
     found = {"config": _plain(config), "images": images, "residual": residual, "rows": rows}
     config.out.mkdir(parents=True, exist_ok=True)
-    with (config.out / "bias.csv").open("w", newline="") as file:
+    with replacing_file(config.out / "bias.csv") as new, new.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
     figure = biases(points)
-    figure.savefig(config.out / "bias.png", dpi=130)
+    with replacing_file(config.out / "bias.png") as new:
+        figure.savefig(new, format="png", dpi=130)
     with SummaryWriter(str(config.out)) as board:
         for point in points:
             tree = "quadtree" if point.quadtree else "grid"

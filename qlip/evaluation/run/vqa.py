@@ -16,11 +16,12 @@ from qlip.evaluation.benchmarks import Benchmark, get_benchmark
 from qlip.evaluation.benchmarks.base import Question, Record
 from qlip.evaluation.benchmarks.source import Source
 from qlip.evaluation.cell import Cell, Run
-from qlip.evaluation.journal import Journal, write_json
+from qlip.evaluation.journal import Journal
 from qlip.evaluation.results import PREDICTIONS, RESULT, DataDescription, Evaluation, ResultFile
 from qlip.evaluation.run.arm import CHATS, Arm, load_arm
 from qlip.evaluation.run.predict import Answering, QuestionData
 from qlip.evaluation.statistics import score, summary
+from qlip.files import write_json
 
 CONFIG = "config.json"
 PACKAGES = ("torch", "transformers", "lightning", "datasets")
