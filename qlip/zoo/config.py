@@ -5,11 +5,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qlip._version import __version__
-from qlip.core.position import PositionMLP
-from qlip.core.quadtree import Quadtree
+
+if TYPE_CHECKING:  # the types alone: `qlip zoo list` reads configurations without waiting for torch
+    from qlip.core.position import PositionMLP
+    from qlip.core.quadtree import Quadtree
 
 _ARCHITECTURE = ("dim", "grid", "hidden", "depth", "fourier", "sigma")
 
@@ -66,12 +68,12 @@ class ZooConfig:
     @classmethod
     def of(
         cls,
-        position: PositionMLP,
+        position: "PositionMLP",
         *,
         backbone: str,
         patch_size: int,
         metrics: Mapping[str, float],
-        quadtree: Quadtree | None = None,
+        quadtree: "Quadtree | None" = None,
         training: Mapping[str, Any] | None = None,
         backbone_revision: str | None = None,
     ) -> "ZooConfig":
@@ -133,7 +135,7 @@ class ZooConfig:
         return {name: getattr(self, name) for name in _ARCHITECTURE}
 
 
-def architecture(position: PositionMLP) -> dict[str, Any]:
+def architecture(position: "PositionMLP") -> dict[str, Any]:
     """The arguments that rebuild a position, without its weights."""
     return {
         "dim": position.dim,
@@ -145,7 +147,7 @@ def architecture(position: PositionMLP) -> dict[str, Any]:
     }
 
 
-def quadtree_fields(quadtree: Quadtree) -> dict[str, Any]:
+def quadtree_fields(quadtree: "Quadtree") -> dict[str, Any]:
     """A quadtree in plain values; a user's own criterion by its name."""
     values = {field.name: getattr(quadtree, field.name) for field in fields(quadtree)}
     if not isinstance(values["criterion"], str):

@@ -7,26 +7,30 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import safetensors.torch
-import torch
-from safetensors import SafetensorError
-
-from qlip.core.position import PositionMLP
 from qlip.zoo.card import model_card
 from qlip.zoo.config import EntryError, ZooConfig, architecture
+
+if TYPE_CHECKING:  # `qlip zoo list` does not wait for torch; what reads and writes weights imports it
+    import torch
+
+    from qlip.core.position import PositionMLP
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 FILES = (CONFIG, WEIGHTS, CARD)
 
 
-def save(position: PositionMLP, folder: Path | str, config: ZooConfig) -> Path:
+def save(position: "PositionMLP", folder: Path | str, config: ZooConfig) -> Path:
     """Write an entry; one that is already there is replaced whole. Never touches the network.
 
     Raises:
         ValueError: if the position is not float32 and finite, or is not the one that ``config`` describes.
         FileExistsError: see `check_target`.
     """
+    import safetensors.torch
+    import torch
+
     for name, tensor in position.state_dict().items():
         if tensor.dtype != torch.float32 or not tensor.isfinite().all():
             raise ValueError(f"position: {name} is {tensor.dtype}, {_finiteness(tensor)}; takes finite float32 values")
@@ -42,12 +46,18 @@ def save(position: PositionMLP, folder: Path | str, config: ZooConfig) -> Path:
     return folder
 
 
-def load_folder(folder: Path | str) -> PositionMLP:
+def load_folder(folder: Path | str) -> "PositionMLP":
     """Read an entry. Strict: every tensor must be there, none more, each of its shape and dtype.
 
     Raises:
         EntryError: naming the file, key or tensor that is wrong.
     """
+    import safetensors.torch
+    import torch
+    from safetensors import SafetensorError
+
+    from qlip.core.position import PositionMLP
+
     folder = Path(folder)
     config = ZooConfig.read(folder / CONFIG)
     with torch.device("meta"):  # shapes alone, and no draw from the caller's random state
@@ -148,7 +158,7 @@ def local_entries(root: Path | str = "checkpoints") -> list[str]:
     return [x.name for x in folders if not x.name.startswith(".") and all((x / f).is_file() for f in (CONFIG, WEIGHTS))]
 
 
-def _finiteness(tensor: torch.Tensor) -> str:
+def _finiteness(tensor: "torch.Tensor") -> str:
     return "finite" if tensor.isfinite().all() else "not finite"
 
 

@@ -10,8 +10,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from qlip.cli import main
 from qlip.training.batch import TrainBatch
-from qlip.training.cli import main
 from qlip.training.module import LossConfig, MLPConfig, QlipModule
 from qlip.training.parts import SumOfParts
 from tests.training.conftest import cut_images

@@ -28,7 +28,7 @@ class SweepConfig:
     """Measure every cell of a sweep."""
 
     sweep: Path
-    """YAML file: out, common, run, grid, bias (see configs/sweeps)."""
+    """YAML file: out, common, run, grid, bias."""
     data: Path | None = None
     """Folder with a copy of each benchmark, DATA/BENCHMARK; in place of the Hub."""
     model: str | None = None

@@ -32,9 +32,9 @@ class Cell(Vision):
     """What is measured: the benchmark, the arm, the wording. Two runs of one cell measure the same thing."""
 
     benchmark: str
-    """vstar, mmbench, pope, cvbench, scienceqa, mme or realworldqa."""
+    """What is asked."""
     model: str
-    """A LLaVA: Hub id or folder, converted before or not."""
+    """A LLaVA: Hub id or folder, converted before or not, or ``pocket-llava``, which comes with qlip."""
     model_revision: str | None = None
     """Revision of a Hub id."""
     prompt_style: Style = "llava"
