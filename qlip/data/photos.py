@@ -88,7 +88,7 @@ def _imagenette(folder: Path, split: str) -> Path:
         except (OSError, RuntimeError) as error:
             raise OSError(
                 f"data.root: Imagenette is not in {folder} and could not be downloaded ({error}). Without a network: "
-                f"python train.py fit --config configs/quickstart.yaml, or --data.root FOLDER with images of your own"
+                f"qlip fit --config quickstart, or --data.root FOLDER with images of your own"
             ) from error
     return here
 

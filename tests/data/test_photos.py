@@ -39,7 +39,7 @@ def test_without_a_network_imagenette_names_the_quickstart(tmp_path: Path, monke
         raise RuntimeError("no route to host")
 
     monkeypatch.setattr("qlip.data.photos.Imagenette", refuse)
-    with pytest.raises(OSError, match=r"configs/quickstart\.yaml"):
+    with pytest.raises(OSError, match=r"qlip fit --config quickstart"):
         find_photos("imagenette", str(tmp_path))
 
 
