@@ -64,7 +64,7 @@ def make_positions() -> None:
             save(position, target, ZooConfig.of(position, backbone="pocket-clip", patch_size=14, metrics=metrics))
     for name, options in TRAINED.items():
         if not (Path("checkpoints") / f"pocket-{name}-last").is_dir():
-            command = [sys.executable, "train.py", "fit", "--config", "qlip/configs/quickstart.yaml", *SHORT, *options]
+            command = [sys.executable, "train.py", "fit", "--config", "quickstart", *SHORT, *options]
             subprocess.run([*command, f"--export.name=pocket-{name}"], cwd=ROOT, check=True)
 
 

@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
     {"_version"},
     {"core"},
-    {"files"},
+    {"files", "configs"},
     {"images"},
     {"shipped"},
     {"towers"},
@@ -26,6 +26,7 @@ FLOORS = [
     {"data"},
     {"training", "evaluation"},
     {"__init__"},
+    {"help"},
     {"cli"},
     {"__main__"},
 ]

@@ -130,7 +130,7 @@ def _imagenette(download_to: Path) -> Splits:
             except (OSError, RuntimeError) as error:
                 raise OSError(
                     f"imagenette: it is not in {download_to} and could not be downloaded ({error}). What needs no network: "
-                    f"python train.py fit --config configs/quickstart.yaml, or a folder of your own"
+                    f"qlip fit --config quickstart, or a folder of your own"
                 ) from error
     return _train_and_val(folder, "imagenette")
 

@@ -48,7 +48,7 @@ class SweepConfig:
     """Hub id or folder of a LLaVA, in place of the file's."""
     out: Path | None = None
     """Folder that gets the results; the file's own if not given."""
-    shard: str = "0/1"
+    cells: str = "0/1"
     """Which of the cells to measure, written i/n: every n-th cell from the i-th, for arrays of jobs; i counts from 0."""
     ray: str | None = None
     """Address of a Ray cluster on which every cell is a task, ``auto`` for the one of this machine, or ``local`` to start one

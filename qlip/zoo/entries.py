@@ -36,5 +36,5 @@ def not_found(what: str, root: Path | str = DEFAULT_ROOT, kind: type[NotFoundErr
     return kind(
         f"{what}. Entries in {root}/: {local}. Registered: {', '.join(REGISTRY)}. "
         f"Without a network: an entry of {root}/, solve:<folder of a CLIP>, or "
-        f"`python train.py fit --config configs/quickstart.yaml`, which makes one"
+        f"`qlip fit --config quickstart`, which makes one"
     )

@@ -145,7 +145,7 @@ def test_offline_says_what_runs_without_a_network(offline, hub):
     assert message.startswith(
         "me/later: HF_HUB_OFFLINE is set, and it is not in the local cache. Entries in checkpoints/"
     )
-    assert "configs/quickstart.yaml" in message
+    assert "qlip fit --config quickstart" in message
     assert "\n" not in message
     assert len(hub.requests) == before
 

@@ -104,7 +104,12 @@ def test_an_unknown_name_lists_the_known(tmp_path):
     message = str(caught.value)
     assert message.startswith("mien: ")
     assert "\n" not in message
-    for known in ("Entries in checkpoints/: mine", *REGISTRY, "solve:<folder of a CLIP>", "configs/quickstart.yaml"):
+    for known in (
+        "Entries in checkpoints/: mine",
+        *REGISTRY,
+        "solve:<folder of a CLIP>",
+        "qlip fit --config quickstart",
+    ):
         assert known in message
 
 

@@ -116,7 +116,7 @@ def take_shard(cells: Sequence[tuple[Cell, Run]], shard: str) -> list[tuple[Cell
     """
     first, slash, count = shard.partition("/")
     if not (slash and first.isdigit() and count.isdigit() and int(first) < int(count)):
-        raise ValueError(f"shard: got {shard!r}; takes i/n with i from 0 to n - 1, for example 0/8")
+        raise ValueError(f"cells: got {shard!r}; takes i/n with i from 0 to n - 1, for example 0/8")
     return list(cells[int(first) :: int(count)])
 
 
@@ -155,7 +155,7 @@ def run_sweep(config: SweepConfig, runner: Runner = run_here) -> Sweep:
         ValueError: if figure 4's images are not there or an option is not taken.
     """
     whole = read_sweep(config)
-    sweep = Sweep(take_shard(whole.cells, config.shard), whole.bias if config.shard.startswith("0/") else None)
+    sweep = Sweep(take_shard(whole.cells, config.cells), whole.bias if config.cells.startswith("0/") else None)
     if config.dry_run:
         return sweep
     failed = runner(sweep.open)

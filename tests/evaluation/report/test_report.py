@@ -6,8 +6,8 @@ import re
 import numpy as np
 import pytest
 
+from qlip.cli import main
 from qlip.core.criteria import CRITERIA
-from qlip.evaluation.cli import main
 from qlip.evaluation.report import figures, tables
 from qlip.evaluation.report.paper import read_sweeps, read_table, reported
 from qlip.evaluation.results import find_results, group_results
@@ -175,7 +175,7 @@ def test_only_like_is_compared_with_like(tmp_path):
 
 
 def test_a_folder_without_runs_is_named(tmp_path):
-    with pytest.raises(SystemExit, match=r"evaluate.py: dir: got .*, which holds no result.json"):
+    with pytest.raises(SystemExit, match=r"qlip: dir: got .*, which holds no result.json"):
         main(["report", str(tmp_path)])
 
 

@@ -11,11 +11,11 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from qlip import Quadtree
+from qlip.cli import main
 from qlip.core.bias import position_gradient_norms
 from qlip.core.patches import PatchBatch
 from qlip.data import sources
 from qlip.encoder import QlipVisionModel
-from qlip.evaluation.cli import main
 from qlip.evaluation.run.metrics import GridResidual, InterpolationBias, MesoscopicBias
 from qlip.images.processor import QlipImageProcessor
 from qlip.towers.base import position_table
@@ -145,7 +145,7 @@ def test_csv_picture_and_events_say_the_same(measured):
 
 
 def test_a_folder_without_images_is_named(tmp_path):
-    with pytest.raises(SystemExit, match=r"evaluate.py: images: got .*, which holds none; takes a folder with"):
+    with pytest.raises(SystemExit, match=r"qlip: images: got .*, which holds none; takes a folder with"):
         main(["bias", str(tmp_path), "--clip=random:64x1"])
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from qlip.evaluation.cli import main
+from qlip.cli import main
+from qlip.configs import FOLDER, find
 from qlip.evaluation.config import PAPER_RESULTS, SweepConfig
 from qlip.evaluation.run import sweep as sweeps
 from qlip.evaluation.run.sweep import expand, read_sweep, run_sweep, take_shard
@@ -20,8 +21,7 @@ from tests.evaluation.local_data import PAPER
 from tests.families.tiny_llava import scene
 
 ROOT = Path(__file__).parents[3]
-SWEEPS = ROOT / "qlip/configs/sweeps"
-SHIPPED = sorted(SWEEPS.glob("paper-*.yaml"))
+SHIPPED = sorted((FOLDER / "sweeps").glob("paper-*.yaml"))
 CELLS = {
     "paper-vstar-7b": 2 + 18 * 21 + 18 * 8 * 10 + 18 * 3,
     "paper-vstar-13b": 2 + 18 * 21 + 18 * 8 * 10 + 18 * 3,
@@ -39,12 +39,12 @@ def test_shipped_sweeps_are_whole(path):
     cells = read_sweep(SweepConfig(path)).cells
     assert len(cells) == CELLS[path.stem]
     assert {cell.baseline for cell, _ in cells} == {"crop", "pad", None}
-    assert f"sweep qlip/configs/sweeps/{path.name}" in path.read_text()
+    assert f"python evaluate.py sweep {path.stem}" in path.read_text()
 
 
 def test_the_pocket_sweeps_need_no_download():
     for name, count, images in (("pocket", 4 + 3 + 6 + 2 + 12, "pocket"), ("pocket-positions", 12 + 10, None)):
-        sweep = read_sweep(SweepConfig(SWEEPS / f"{name}.yaml"))
+        sweep = read_sweep(SweepConfig(find(name, "sweep")))
         cells = sweep.cells
         assert (sweep.bias and sweep.bias.images) == images
         assert len(cells) == count
@@ -57,7 +57,7 @@ def test_every_benchmark_ships_its_sweep():
 
 
 def test_the_papers_grid_is_the_papers(tmp_path):
-    cells = [cell for cell, _ in read_sweep(SweepConfig(SWEEPS / "paper-vstar-7b.yaml")).cells]
+    cells = [cell for cell, _ in read_sweep(SweepConfig(find("paper-vstar-7b", "sweep"))).cells]
     header = (PAPER_RESULTS / "table3-vstar-7b-derivative.csv").read_text().splitlines()[0].split(",")[1:]
     derivative = [cell for cell in cells if cell.criterion == "derivative" and not cell.baseline]
     assert sorted({cell.alpha for cell in derivative}) == [float(alpha) for alpha in header]
@@ -80,7 +80,7 @@ def test_shards_are_all_cells_once(count):
 
 @pytest.mark.parametrize("shard", ["3/3", "1", "a/b", "-1/2", "1/0"])
 def test_shards_written_wrong_are_refused(shard):
-    with pytest.raises(ValueError, match=f"shard: got '{shard}'; takes i/n"):
+    with pytest.raises(ValueError, match=f"cells: got '{shard}'; takes i/n"):
         take_shard([], shard)
 
 
@@ -144,7 +144,7 @@ def test_figure_4_belongs_to_shard_0_and_is_measured_once(config, tmp_path, monk
 
     def run(shard="0/1", **changed):
         config.sweep.write_text(yaml.safe_dump(values | {"bias": options | changed}))
-        return run_sweep(dataclasses.replace(config, shard=shard))
+        return run_sweep(dataclasses.replace(config, cells=shard))
 
     measured = config.out / "bias" / "bias.json"
     assert run("1/2").open_bias is None
@@ -206,9 +206,7 @@ def test_all_seven_benchmarks_from_a_sweep_in_two_sittings_to_a_report(config, c
 
 def test_ray_that_is_not_installed_is_named(config, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(
-        SystemExit, match=r"evaluate.py: ray: got 'auto', but Ray is not installed; pip install 'qlip\[ray\]'"
-    ):
+    with pytest.raises(SystemExit, match=r"qlip: ray: got 'auto', but Ray is not installed; pip install 'qlip\[ray\]'"):
         main(["sweep", str(config.sweep), "--ray=auto"])
 
 
