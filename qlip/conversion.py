@@ -1,10 +1,11 @@
 """The one verb: give a model images of any size, take it back, and load what was converted and saved."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import transformers
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoProcessor, PreTrainedModel, ProcessorMixin
 from transformers.image_processing_utils import BaseImageProcessor
 
@@ -15,7 +16,7 @@ from qlip.families import FAMILIES, Converted, ConvertedProcessor
 from qlip.families.hub import HUB_OPTIONS, find_file
 from qlip.images.processor import PROCESSOR_FILE, Crop, Pad, QlipImageProcessor
 from qlip.shipped import is_shipped, shipped
-from qlip.towers.base import TOWERS, Tower, find_tower, position_table
+from qlip.towers.base import TOWERS
 from qlip.zoo.position_file import POSITION_FILE, read_position
 from qlip.zoo.resolve import resolve_position
 
@@ -27,11 +28,12 @@ def convert(
     model: nn.Module,
     processor: Processor | None = None,
     *,
-    position: Position | str | Path = "solve",
+    position: Position | str | Path | None = None,
     quadtree: Quadtree = DEFAULT_QUADTREE,
-    size: int | None = 336,
-    crop: Crop = "patch",
+    size: int | Literal["model"] | None = "model",
+    crop: Crop | None = None,
     pad: Pad | None = None,
+    **tree: Any,
 ) -> Any:
     """Give a model images of any size, with as many tokens as each deserves.
 
@@ -43,12 +45,15 @@ def convert(
         model: A whole model of a class in `qlip.families.FAMILIES`, or a tower of a class in `qlip.towers.base.TOWERS`.
         processor: The model's own, left as it is. A tower's comes back as a `QlipImageProcessor`.
         position: Where tokens are: a position; ``"solve"``, ``"bicubic"``, ``"bilinear"``, ``"nearest"`` or ``"zero"``,
-            made from the model's own table; or anything `qlip.load` takes.
-        quadtree: Chooses the tokens.
-        size: Shortest edge of images in pixels, None for their native size. A call of the processor may override this
-            and the next two, and the quadtree's ``alpha`` and ``max_tokens``.
-        crop: ``"patch"`` keeps the aspect of images, ``"square"`` cuts their middle; see `QlipImageProcessor`.
+            made from the model's own table; or anything `qlip.load` takes. If not given, ``"solve"`` for a tower with a
+            table, and its own rotation for a tower that rotates, which takes nothing else.
+        quadtree: Chooses the tokens; its patch size is the model's.
+        size: Shortest edge of images in pixels, None for their native size; ``"model"`` is the size that the model was made
+            for. A call of the processor may override this and the next two, and the quadtree's ``alpha`` and ``max_tokens``.
+        crop: ``"patch"`` trims images to whole patches, ``"square"`` cuts their middle, ``"units"`` scales them to whole units;
+            the family's own if not given, see `QlipImageProcessor`.
         pad: ``"square"`` puts images in the middle of a square first.
+        tree: ``alpha``, ``max_tokens``, ``criterion`` or ``cover``, in place of the quadtree's.
 
     Returns:
         The model, or model and processor if a processor was given.
@@ -64,13 +69,18 @@ def convert(
             f"original, to be converted anew"
         )
     family = FAMILIES.get(type(model))
-    tower = family.tower_of(model) if family else _bare_tower(model)
-    _check_patch_size(tower, quadtree)
+    if family is None:
+        _check_bare_tower(model)
+    facts = family or Converted  # a bare tower has the facts of a family without peculiarities
+    unit, table = facts.unit_of(model), facts.table_of(model)
+    quadtree = _fit(quadtree, unit * facts.patch_size_of(model), tree)
     new_processor = None
     if processor is not None:
-        settings = QlipImageProcessor(size, crop, quadtree, *_statistics(processor), pad)
+        shortest = facts.size_of(model) if size == "model" else size
+        how: Crop = crop or (family.crop if family else "patch")
+        settings = QlipImageProcessor(shortest, how, quadtree, *_statistics(processor), pad, unit)
         new_processor = family.convert_processor(model, processor, settings) if family else settings
-    resolved = resolve_position(position, position_table(tower.module))
+    resolved = _position(position, table)
     converted = family.attach(model, resolved) if family else _encoder(model, resolved)
     return converted if processor is None else (converted, new_processor)
 
@@ -122,15 +132,15 @@ def from_pretrained(source: str | Path, **options: Any) -> tuple[Any, Any]:
     return convert(tower, position=read_position(position), quadtree=settings.quadtree), settings
 
 
-def _encoder(model: nn.Module, position: Position) -> QlipVisionModel:
+def _encoder(model: nn.Module, position: Position | None) -> QlipVisionModel:
     """A tower as an encoder, which knows where it came from."""
     converted = QlipVisionModel.from_clip(model, position)
     converted.__dict__["original"] = model  # beside the module tree, or its weights would be listed twice
     return converted
 
 
-def _bare_tower(model: nn.Module) -> Tower:
-    """The tower that ``model`` is, or has with a projection on top and nothing else."""
+def _check_bare_tower(model: nn.Module) -> None:
+    """Raise unless ``model`` is a known tower, or one with a projection on top and nothing else."""
     bare = type(model).__name__.removesuffix("WithProjection") in TOWERS
     if not bare or not type(model).__module__.startswith("transformers."):
         known = sorted({kind.__name__ for kind in FAMILIES} | set(TOWERS))
@@ -138,15 +148,32 @@ def _bare_tower(model: nn.Module) -> Tower:
             f"model: got {type(model).__qualname__}; takes a {', '.join(known[:-1])} or {known[-1]}, itself and no subclass. "
             f"Convert before wrapping (PEFT, DataParallel, torch.compile)"
         )
-    return find_tower(model)
 
 
-def _check_patch_size(tower: Tower, quadtree: Quadtree) -> None:
-    if quadtree.patch_size != tower.patch_size:
-        raise ValueError(
-            f"quadtree: got patch_size={quadtree.patch_size}; this tower's patches have {tower.patch_size} pixels. Pass "
-            f"quadtree=Quadtree(patch_size={tower.patch_size})"
+def _fit(quadtree: Quadtree, patch_size: int, options: dict[str, Any]) -> Quadtree:
+    """The quadtree with the model's patch size and the options of a call."""
+    unknown = sorted(options.keys() - {"alpha", "max_tokens", "criterion", "cover"})
+    if unknown:
+        raise TypeError(
+            f"convert: got {', '.join(unknown)}; besides its own arguments takes alpha, max_tokens, criterion, cover"
         )
+    if quadtree.patch_size not in (DEFAULT_QUADTREE.patch_size, patch_size):
+        raise ValueError(
+            f"quadtree: got patch_size={quadtree.patch_size}; this model's tokens have {patch_size} pixels. Leave patch_size "
+            f"out, or pass quadtree=Quadtree(patch_size={patch_size})"
+        )
+    return replace(quadtree, patch_size=patch_size, **options)
+
+
+def _position(position: Position | str | Path | None, table: Tensor | None) -> Position | None:
+    """The position that is meant, or None for a tower that rotates."""
+    if table is not None:
+        return resolve_position(position, table)
+    if position is not None:
+        raise ValueError(
+            f"position: got {position!r}; this tower rotates, by the centre of each leaf, and takes no position. Leave it out"
+        )
+    return None
 
 
 def _statistics(processor: Processor) -> tuple[tuple[float, ...], tuple[float, ...]]:

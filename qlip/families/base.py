@@ -19,8 +19,8 @@ from qlip.core.position import Position
 from qlip.families.hub import find_file
 from qlip.families.inner import ConvertedInner, Encoding, Renamed
 from qlip.families.processor import ConvertedProcessor, PromptProcessor
-from qlip.images.processor import QlipImageProcessor
-from qlip.towers.base import Tower, find_tower
+from qlip.images.processor import Crop, QlipImageProcessor
+from qlip.towers.base import Tower, find_tower, position_table, square_side
 from qlip.zoo.position_file import POSITION_FILE, check_writable, read_position, write_position
 
 FAMILIES: dict[type[nn.Module], type["Converted"]] = {}
@@ -36,10 +36,12 @@ class Converted(Renamed):
     Attributes:
         original: The class of transformers, given as ``class X(Converted, Original, original=Original)``.
         processor_class: The converted processor that goes with it.
+        crop: How `qlip.convert` brings pictures to whole units if not told otherwise.
         qlip: The position.
     """
 
     processor_class: ClassVar[type[ConvertedProcessor]]
+    crop: ClassVar[Crop] = "units"
     qlip: Encoding
 
     def __init_subclass__(cls, original: type[PreTrainedModel] | None = None, **kwargs: object) -> None:
@@ -58,6 +60,26 @@ class Converted(Renamed):
         return find_tower(model)
 
     @classmethod
+    def unit_of(cls, model: Any) -> int:
+        """Patches along the side of what the language model sees as one token, for a model of the original class."""
+        return 1
+
+    @classmethod
+    def patch_size_of(cls, model: nn.Module) -> int:
+        """Side of a patch of the tower in pixels."""
+        return cls.tower_of(model).patch_size
+
+    @classmethod
+    def table_of(cls, model: nn.Module) -> Tensor | None:
+        """The tower's own positions, ``(n, n, D)``; None if it rotates instead."""
+        return position_table(cls.tower_of(model).module)
+
+    @classmethod
+    def size_of(cls, model: nn.Module) -> int | None:
+        """Shortest edge in pixels that the model was made for; None if it takes pictures as they are."""
+        return square_side(cls.tower_of(model).config)
+
+    @classmethod
     def convert_processor(cls, model: nn.Module, processor: object, settings: QlipImageProcessor) -> ConvertedProcessor:
         """The converted processor that goes with a model of the original class.
 
@@ -67,10 +89,10 @@ class Converted(Renamed):
         return cls.processor_class.convert(processor, settings)
 
     @classmethod
-    def attach(cls, model: nn.Module, position: Position) -> Self:
+    def attach(cls, model: nn.Module, position: Position | None) -> Self:
         """Switch a model of the original class to this one, in place, and return it."""
         converted: Any = model
-        converted.qlip, converted.__class__ = Encoding(position), cls
+        converted.qlip, converted.__class__ = Encoding(position, cls.unit_of(model)), cls
         return converted
 
     def detach(self) -> PreTrainedModel:
@@ -91,8 +113,8 @@ class Converted(Renamed):
             cls.attach(original, position)
 
     @property
-    def position(self) -> Position:
-        """Encodings of coordinates; in float32, not among ``parameters()``."""
+    def position(self) -> Position | None:
+        """Encodings of coordinates; in float32, not among ``parameters()``. None if the tower rotates."""
         return self.qlip.position
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
@@ -108,11 +130,12 @@ class Converted(Renamed):
         """
         if kwargs.pop("push_to_hub", False):
             raise ValueError("push_to_hub: got True; save here first, then call model.push_to_hub(repository)")
-        check_writable(self.position)
+        if self.position is not None:
+            check_writable(self.position)
         with self.as_original() as original:
             # transformers renames tensors back to the checkpoint's names, but not for classes that are not its own
             original.save_pretrained(save_directory, **kwargs)
-        if kwargs.get("is_main_process", True):
+        if kwargs.get("is_main_process", True) and self.position is not None:
             write_position(Path(save_directory) / POSITION_FILE, self.position)
 
     @classmethod
@@ -171,7 +194,7 @@ class ConvertedGenerative(Converted):
         return new
 
     @classmethod
-    def attach(cls, model: nn.Module, position: Position) -> Self:
+    def attach(cls, model: nn.Module, position: Position | None) -> Self:
         """Switch a model and its inner model, in place, and return it."""
         attached = super().attach(model, position)
         attached.model.qlip, attached.model.__class__ = attached.qlip, cls.inner_class

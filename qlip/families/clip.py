@@ -21,6 +21,7 @@ class QlipCLIPModel(Converted, CLIPModel, original=CLIPModel):  # type: ignore[m
     """
 
     processor_class = QlipCLIPProcessor
+    crop = "patch"
 
     def get_image_features(self, pixel_values: PixelValues, return_dict: bool = True, **kwargs: Any) -> Any:
         """Encode and project images.

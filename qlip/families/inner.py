@@ -22,9 +22,14 @@ class Encoding:
 
     Held outside the module tree: so ``state_dict`` and ``parameters`` stay the original's, and ``model.to(bfloat16)``
     leaves the position in float32.
+
+    Attributes:
+        position: Encodings of coordinates; None for a tower that rotates.
+        unit: Patches along the side of what the language model sees as one token.
     """
 
-    position: Position
+    position: Position | None
+    unit: int = 1
 
     def encode(
         self, tower: nn.Module, pixel_values: PixelValues, output_hidden_states: bool = False
@@ -97,11 +102,6 @@ class ConvertedInner(Renamed):
         return token_counts(pixel_values)
 
     @property
-    def unit(self) -> int:
-        """Patches along the side of what the language model sees as one token."""
-        return 1
-
-    @property
     def feature_layers(self) -> list[int] | None:
         """Hidden states of the tower that the language model is shown, joined; None for the tower's last states."""
         return None
@@ -142,7 +142,7 @@ class ConvertedInner(Renamed):
             layers: See `feature_layers`.
             keep_prefix: Show the tower's first tokens too, for towers whose unit is one patch.
         """
-        tower, patches = self.tower, self.unit**2
+        tower, patches = self.tower, self.qlip.unit**2
         output, counts = self.qlip.encode(tower.module, pixel_values, output_hidden_states=layers is not None)
         if layers is None:
             states = output.last_hidden_state

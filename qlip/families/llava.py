@@ -80,6 +80,7 @@ class QlipLlavaForConditionalGeneration(  # type: ignore[misc]
     """
 
     processor_class = QlipLlavaProcessor
+    crop = "patch"
     inner_class = QlipLlavaModel
 
     @classmethod

@@ -2,5 +2,5 @@
 
 from typing import Literal
 
-Crop = Literal["patch", "square"]
+Crop = Literal["patch", "square", "units"]
 Pad = Literal["square"]

@@ -36,7 +36,8 @@ class QlipImageProcessor:
     Attributes:
         size: Shortest edge in pixels after resizing, aspect kept; None leaves the image at its native size.
         crop: ``"patch"`` trims each side to whole patches, from the centre; ``"square"`` cuts the centred square, which
-            with ``size=336`` is Hugging Face's preprocessing of CLIP.
+            with ``size=336`` is Hugging Face's preprocessing of CLIP; ``"units"`` cuts nothing off, each side is scaled to the
+            nearest whole number of the quadtree's patches.
         quadtree: Chooses the leaves; its ``patch_size`` must be the encoder's, times ``unit``.
         mean, std: Of the channels in [0, 1]; CLIP's own by default.
         unit: Patches along the side of what the language model sees as one token, see `qlip.images.pixels`.
@@ -54,7 +55,7 @@ class QlipImageProcessor:
 
     def __post_init__(self) -> None:
         if self.crop not in get_args(Crop):
-            raise ValueError(f"crop: got {self.crop!r}; takes 'patch' or 'square'")
+            raise ValueError(f"crop: got {self.crop!r}; takes {', '.join(map(repr, get_args(Crop)))}")
         if self.pad not in (None, *get_args(Pad)):
             raise ValueError(f"pad: got {self.pad!r}; takes 'square' or None")
         if self.size is not None and (not isinstance(self.size, int) or self.size < self.quadtree.patch_size):
@@ -176,9 +177,11 @@ class QlipImageProcessor:
         h, w = self.grid(picture.height, picture.width)
         if self.pad == "square":
             picture = pad_to_square(picture, self.mean)
+        p = self.quadtree.patch_size
+        if self.crop == "units":
+            return picture.resize((w * p, h * p), Image.Resampling.BICUBIC)
         if self.size is not None:
             picture = resize_shortest_edge(picture, self.size)
-        p = self.quadtree.patch_size
         return centre_crop(picture, h * p, w * p)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
@@ -192,6 +195,8 @@ class QlipImageProcessor:
         if self.size is not None:
             height, width = shortest_edge_shape(height, width, self.size)
         p = self.quadtree.patch_size
+        if self.crop == "units":
+            return max(round(height / p), 1), max(round(width / p), 1)
         h, w = height // p, width // p
         if not h or not w:
             raise ValueError(

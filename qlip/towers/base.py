@@ -135,6 +135,12 @@ def square(rows: Tensor) -> Tensor:
     return rows.unflatten(0, (side, side))
 
 
+def square_side(config: PretrainedConfig) -> int:
+    """Side in pixels of the square images that a tower's table is for."""
+    side = config.image_size
+    return side if isinstance(side, int) else min(side)
+
+
 def find_tower(model: nn.Module, name: str = "model") -> Tower:
     """The tower that ``model`` is or holds, in the adapter for its class.
 
