@@ -2,16 +2,27 @@
 PYTHON ?= python3
 VENV := .venv/bin
 
-.PHONY: fit test install clean
+OLDEST_PYTHON ?= python$(shell $(PYTHON) -c 'from qlip._version import SUPPORTED as s; print(s["python"])')
+OLDEST = $(shell $(PYTHON) -c 'from qlip._version import SUPPORTED as s; print(*(f"{n}=={s[n]}.*" for n in s if n != "python"))')
+
+.PHONY: fit test test-oldest help-texts install clean
 
 fit: install  ## the quickstart: no network, a few minutes on two cores
-	$(VENV)/python train.py fit --config configs/quickstart.yaml
+	$(VENV)/python train.py fit --config quickstart
 
 test: install  ## lint, types, tests
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
 	$(VENV)/mypy
 	$(VENV)/python -m pytest -n auto
+
+test-oldest:  ## what touches transformers and torch, on the oldest versions of them that we support
+	test -x .venv-oldest/bin/python || $(OLDEST_PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet $(OLDEST) --editable '.[dev]'
+	.venv-oldest/bin/python -m pytest -n auto tests/core tests/images tests/towers tests/families
+
+help-texts: install  ## what `qlip VERB --help` shows, written anew from the parsers
+	$(VENV)/python -m qlip.help.write
 
 install: .venv/installed
 
@@ -23,4 +34,4 @@ install: .venv/installed
 	touch $@
 
 clean:  ## remove the environment and caches; checkpoints and logs stay
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-oldest .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,6 +1,6 @@
 """Measure what QLIP buys: ``python evaluate.py vqa | bias | sweep | report``, each with ``--help``."""
 
-from qlip.evaluation.cli import main
+from qlip.cli import main
 
 if __name__ == "__main__":
-    main()
+    main(prog="evaluate.py")

@@ -1,6 +1,6 @@
-"""Train the coordinate MLP: ``python train.py fit`` (the paper), ``--config configs/quickstart.yaml`` (no network)."""
+"""Train the coordinate MLP: ``python train.py fit`` (the paper), ``--config quickstart`` (no network)."""
 
-from qlip.training.cli import main
+from qlip.cli import main
 
 if __name__ == "__main__":
-    main()
+    main(prog="train.py")

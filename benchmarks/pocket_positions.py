@@ -14,14 +14,15 @@ import _report
 import torch
 
 import qlip
+from qlip.evaluation.config import SweepConfig
 from qlip.evaluation.report.tables import delta, number
 from qlip.evaluation.results import find_results, group_results
-from qlip.evaluation.run.sweep import SweepConfig, run_sweep
+from qlip.evaluation.run.sweep import run_sweep
 from qlip.evaluation.statistics import compare
 from qlip.towers.base import position_table
 from qlip.towers.load import load_clip
 from qlip.zoo.config import ZooConfig
-from qlip.zoo.resolve import solved_position
+from qlip.zoo.solve import solved_position
 from qlip.zoo.store import save
 
 ROOT = Path(__file__).parents[1]
@@ -63,7 +64,7 @@ def make_positions() -> None:
             save(position, target, ZooConfig.of(position, backbone="pocket-clip", patch_size=14, metrics=metrics))
     for name, options in TRAINED.items():
         if not (Path("checkpoints") / f"pocket-{name}-last").is_dir():
-            command = [sys.executable, "train.py", "fit", "--config", "qlip/configs/quickstart.yaml", *SHORT, *options]
+            command = [sys.executable, "train.py", "fit", "--config", "quickstart", *SHORT, *options]
             subprocess.run([*command, f"--export.name=pocket-{name}"], cwd=ROOT, check=True)
 
 
@@ -81,26 +82,26 @@ def main() -> None:
     run_sweep(SweepConfig(sweep=SWEEP))
     (group,) = group_results(find_results(Path("results/pocket-positions")))
     table = position_table(load_clip("pocket-clip"))
-    cells = {(cell.config["position"], cell.config["size"]): cell for cell in group.cells}
-    sizes = sorted({size for _, size in cells})
+    runs = {(run.cell.position, run.cell.size): run for run in group.cells}
+    sizes = sorted({size for _, size in runs})
     rows = []
-    for position in sorted({position for position, _ in cells}, key=list(SHOWN).index):
+    for position in sorted({position for position, _ in runs}, key=list(SHOWN).index):
         row = [SHOWN[position], *off_grid(position, table)]
         for size in sizes:
-            if (position, size) not in cells:
+            if (position, size) not in runs:
                 row += ["", ""]
                 continue
-            cell, bicubic = cells[position, size], cells["bicubic", size]
-            side = cell.values["scores"]["relative_position"]
-            gap = compare(group.benchmark, cell.records, bicubic.records)["relative_position"]
-            row.append(f"{side['value']:.1f}" if position == "bicubic" else f"{side['value']:.1f} ({delta(gap)})")
-            row.append(number(cell.score))
+            run, bicubic = runs[position, size], runs["bicubic", size]
+            side = run.scores["relative_position"].value
+            gap = compare(group.benchmark, run.records, bicubic.records)["relative_position"]
+            row.append(f"{side:.1f}" if position == "bicubic" else f"{side:.1f} ({delta(gap)})")
+            row.append(number(run.score))
         rows.append(row)
     head = ["position", "R", "off-grid"]
     for size in sizes:
         head += [f"{size} px, side and height (to bicubic)", f"{size} px, all"]
     text = (
-        f"Whole grids, no quadtree; vstar-pocket, {group.cells[0].values['data']['questions']} questions, two fifths of them about side and height.\n\n"
+        f"Whole grids, no quadtree; vstar-pocket, {group.cells[0].data['questions']} questions, two fifths of them about side and height.\n\n"
         + _report.table(head, rows)
     )
     _report.write_section("positions", text, ROOT / "docs/pocket.md")

@@ -14,7 +14,7 @@ from _report import PHOTOGRAPHS, machine, milliseconds, photograph, seconds, tab
 from PIL import Image
 
 from qlip import PatchBatch, QlipImageProcessor, Quadtree
-from qlip.data.photos import find_photos
+from qlip.data.sources import find_pictures
 from qlip.images.read import normalise, to_rgb
 
 SETTINGS = {
@@ -62,7 +62,7 @@ def parts(data: bytes, processor: QlipImageProcessor, repeats: int) -> list[floa
 
 def in_a_worker(repeats: int) -> list[list[str]]:
     """A row for each setting: images a second, patches an image, and the share of each part."""
-    splits, rows = find_photos("samples"), []
+    splits, rows = find_pictures("samples"), []
     data = [jpeg(path) for path in splits.train + splits.val]
     for name, processor in SETTINGS.items():
         took = torch.tensor([parts(each, processor, repeats) for each in data], dtype=torch.float64).mean(0)

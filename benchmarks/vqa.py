@@ -27,7 +27,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from qlip.evaluation.run.arm import CHATS, Arm, Vision, load_arm
+from qlip.evaluation.cell import Vision
+from qlip.evaluation.run.arm import CHATS, Arm, load_arm
 
 BATCHES = (1, 8, 32)
 NEW_TOKENS = 8

@@ -1,128 +1,87 @@
-"""The command line: each verb is a function, its help is the docstring. To add a verb, add it to `COMMANDS`."""
+"""The one command line: ``qlip VERB``, and what ``train.py`` and ``evaluate.py`` show of it.
 
+A verb's module is imported once the verb is known, and never for help, which is kept as text in `qlip.help`. To add a
+verb, name its module in `VERBS`, give that module a ``run(args, prog)``, and run ``python -m qlip.help.write``.
+"""
+
+import logging
 import sys
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+import warnings
+from argparse import ArgumentError
+from collections.abc import Sequence
+from importlib import import_module
 
-from jsonargparse import auto_cli
-from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from qlip._version import __version__
+from qlip.help import overview, read_help
 
-from qlip.zoo import load as zoo
-from qlip.zoo.config import EntryError, ZooConfig
-from qlip.zoo.registry import REGISTRY
-from qlip.zoo.store import CONFIG, WEIGHTS, local_entries, sha256
+TRAINING = {verb: "qlip.training.cli" for verb in ("fit", "validate", "test", "predict")}
+EVALUATION = {verb: "qlip.evaluation.cli" for verb in ("vqa", "bias", "sweep", "report")}
+ZOO = {verb: "qlip.zoo.cli" for verb in ("zoo list", "zoo show", "zoo pull", "zoo push")}
+VERBS = {**TRAINING, **EVALUATION, **ZOO}
+PROGRAMS = {"qlip": VERBS, "train.py": TRAINING, "evaluate.py": EVALUATION}
 
-_ORIGIN = {"solve": "solved", "package": "shipped", "hub": "Hub"}
-
-
-def zoo_list(root: str = "checkpoints") -> None:
-    """List the entries of the zoo and the registered names.
-
-    Args:
-        root: Folder of the zoo.
-    """
-    names = local_entries(root)
-    local = _table("name", "backbone", "grid", "R", "offgrid", title=f"Entries in {root}/")
-    for name in names:
-        try:
-            config = ZooConfig.read(Path(root, name, CONFIG))
-        except EntryError:
-            local.add_row(name, f"damaged: see `qlip zoo show {name}`")
-            continue
-        values = [_number(config.metrics.get(key)) for key in ("R", "offgrid")]
-        local.add_row(escape(name), escape(config.backbone), f"{config.grid} x {config.grid}", *values)
-    registered = _table("name", "from", "description", title="Registered names")
-    for entry in REGISTRY.values():
-        registered.add_row(entry.name, _ORIGIN[entry.kind], entry.description)
-    nothing = f"No entries in {root}/ yet: `python train.py fit` and `qlip zoo pull` make them.\n"
-    Console().print(local if names else nothing, registered)
+HELP = {"-h", "--help"}
+_NOISE = (  # messages that no user of these verbs can do anything about
+    "Found .* module.* in eval mode",  # the frozen CLIP is meant to be
+    ".*isinstance\\(treespec, LeafSpec\\)",
+    ".*does not have many workers",
+    "You are using a custom batch sampler",
+    "LightningCLI's args parameter is intended to run from within Python",
+)
 
 
-def zoo_show(name: str, root: str = "checkpoints") -> None:
-    """Show an entry: its configuration, metrics and checksum.
+def main(args: Sequence[str] | None = None, prog: str = "qlip") -> None:
+    """Run a verb; what the user can put right is one line on stderr.
 
     Args:
-        name: An entry of the zoo, a folder, or a registered name.
-        root: Folder of the zoo.
+        args: What follows the program's name; taken from the command line if not given.
+        prog: Name of the program: ``qlip``, or the script whose verbs are offered.
+
+    Raises:
+        SystemExit: with status 1 and the line if something is not there, damaged or not taken; with status 2 if the command
+            line cannot be understood.
     """
-    folder = zoo.find_local(name, root)
-    if folder is not None:
-        weights = folder / WEIGHTS
-        fields: dict[str, Any] = {"folder": folder, **asdict(ZooConfig.read(folder / CONFIG))}
-        checksum = f"{WEIGHTS}: {weights.stat().st_size / 1e6:.1f} MB, sha256\n{sha256(weights)}"
-    elif name in REGISTRY:
-        fields = asdict(REGISTRY[name])
-        checksum = ""
+    words = list(sys.argv[1:] if args is None else args)
+    verbs = PROGRAMS[prog]
+    verb = next((verb for verb in verbs if words[: len(verb.split())] == verb.split()), None)
+    if words == ["--version"]:
+        print(f"qlip {__version__}")
+    elif verb and HELP.intersection(words):
+        print(read_help(verb, prog), end="")
+    elif HELP.intersection(words):
+        print(overview([verb for verb in verbs if verb.split()[0] == words[0]] or list(verbs), prog), end="")
+    elif verb:
+        _run(verbs[verb], words, prog, verb)
+    elif prog == "train.py" and words and words[0].startswith("-"):  # Lightning takes --config before the verb too
+        _run(TRAINING["fit"], words, prog, "fit")
     else:
-        raise zoo.not_found(f"{name}: no entry of the zoo, folder or registered name", root)
-    table = _table("field", "value", title=escape(name))
-    for key, value in fields.items():
-        if isinstance(value, dict):
-            for inner, number in value.items():
-                table.add_row(escape(f"{key}.{inner}"), escape(_number(number)))
-        else:
-            table.add_row(key, escape(_number(value)))
-    Console().print(table, checksum, sep="")
+        got = f"got {' '.join(words[:2])!r}" if words else "no verb given"
+        _refuse(f"{prog}: {got}; takes {', '.join(verbs)}. See {prog} --help")
 
 
-def zoo_pull(source: str, name: str | None = None, root: str = "checkpoints") -> None:
-    """Download or solve an entry, check it, and put it into the zoo.
-
-    Args:
-        source: A Hub id (owner/name or owner/name@revision), a registered name, or solve:<CLIP id or folder>.
-        name: Name of the new entry; the last part of the source if not given.
-        root: Folder of the zoo.
-    """
-    folder = zoo.pull(source, name, root)
-    Console().print(
-        f"{escape(str(folder))}: complete and loadable. Use it with qlip.load({str(folder)!r})", soft_wrap=True
-    )
-
-
-def zoo_push(name: str, hub_id: str, private: bool = False) -> None:
-    """Upload an entry to the Hugging Face Hub; log in first with `hf auth login`.
-
-    Args:
-        name: An entry in checkpoints/, or a folder.
-        hub_id: Where to, owner/name; created if it is not there.
-        private: Make a new repository private.
-    """
-    Console().print(zoo.push(name, hub_id, private), soft_wrap=True)
-
-
-COMMANDS: dict[str, Any] = {
-    "zoo": {
-        "_help": "Trained and solved positions: list, show, pull, push",
-        "list": zoo_list,
-        "show": zoo_show,
-        "pull": zoo_pull,
-        "push": zoo_push,
-    },
-}
-
-
-def main(args: list[str] | None = None) -> None:
-    """Run a command; what the user can put right is one line on stderr and exit status 1."""
+def _run(module: str, words: list[str], prog: str, verb: str) -> None:
+    """Import the verb's module and run it, its errors in one line."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_handler()])
+    logging.getLogger("qlip").setLevel(logging.INFO)
+    advert = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    advert.addFilter(lambda record: "litlogger" not in record.getMessage())
+    for message in _NOISE:
+        warnings.filterwarnings("ignore", message=message)
     try:
-        auto_cli(COMMANDS, args=args, prog="qlip")
+        import_module(module).run(words, prog)
+    except ArgumentError as error:
+        _refuse(f"{prog}: {error}. See {prog} {verb} --help")
     except (OSError, ValueError) as error:
-        sys.exit(f"qlip: {error}")
+        sys.exit(f"{prog}: {error}")
 
 
-def _table(*columns: str, title: str) -> Table:
-    table = Table(*columns, title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    table.columns[0].no_wrap = True  # names are there to be copied
-    for column in table.columns:
-        column.overflow = "fold"
-    return table
+def _handler() -> logging.Handler:
+    from rich.logging import RichHandler  # not for --help and --version
+
+    return RichHandler(show_path=False)
 
 
-def _number(value: Any) -> str:
-    """Three digits of a fraction, and anything else as it is; nothing for None."""
-    if value is None:
-        return "-"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+def _refuse(message: str) -> None:
+    """Say what is wrong with the command line itself."""
+    print(message, file=sys.stderr)
+    sys.exit(2)

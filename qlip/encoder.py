@@ -101,7 +101,7 @@ class QlipVisionModel(nn.Module):
         tower = self.tower
         with onloaded(*tower.inputs()):
             prefix = tower.prefix()
-            packing = Packing.of(batch.mask, 0 if prefix is None else len(prefix))
+            packing = Packing.of(batch.mask, tower.prefix_length)
             patches = tower.embed(packing.pack(batch.patches))  # (R, P, D)
             added = self.position(packing.pack(self.coords_of(batch))) if positions is None else packing.pack(positions)
             states = packing.insert(prefix, patches + added.to(patches.dtype))

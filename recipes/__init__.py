@@ -1,1 +1,1 @@
-"""How the models that come with the package are trained: not part of the package."""
+"""Recipes that train the models in `qlip/shipped`. They run from a clone of the repository and are no part of the package."""

@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
     {"_version"},
     {"core"},
-    {"files"},
+    {"files", "configs"},
     {"images"},
     {"shipped"},
     {"towers"},
@@ -26,9 +26,11 @@ FLOORS = [
     {"data"},
     {"training", "evaluation"},
     {"__init__"},
+    {"help"},
     {"cli"},
     {"__main__"},
 ]
+AROUND = {"recipes", "tests", "benchmarks", "examples", "train", "evaluate"}  # in a clone, but not in the package
 HEIGHT = {part: height for height, floor in enumerate(FLOORS) for part in floor}
 
 
@@ -74,6 +76,11 @@ def test_a_file_imports_only_its_own_part_and_lower_floors(path):
 def test_core_needs_torch_alone(path):
     outside = {module.split(".")[0] for module in imports(path)} - {"qlip", "torch"}
     assert outside <= set(sys.stdlib_module_names)
+
+
+@pytest.mark.parametrize("path", FILES, ids=[name_of(path) for path in FILES])
+def test_the_package_needs_nothing_of_the_repository_around_it(path):
+    assert not {module.split(".")[0] for module in imports(path)} & AROUND
 
 
 def test_no_file_reaches_itself():

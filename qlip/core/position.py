@@ -8,16 +8,16 @@ import copy
 import math
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from qlip.core.names import TableMode
 from qlip.core.readout import project_readout, solve_readout
 
 Position = Callable[[Tensor], Tensor]
-TableMode = Literal["bicubic", "bilinear", "nearest", "zero"]
 
 
 def grid_coords(n: int, m: int | None = None) -> Tensor:

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qlip.core.criteria import BlockScore, get_criterion
+from qlip.core.names import Cover
 
-Cover = Literal["roots", "full"]
 Frame = Literal["corners", "edges", "patches"]
 
 

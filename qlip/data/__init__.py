@@ -1,1 +1,1 @@
-"""Pictures to train, measure and look at: photographs, drawn scenes, any folder."""
+"""Pictures to train, measure and look at: sources with a name, any folder, and drawn scenes with questions about them."""

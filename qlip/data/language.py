@@ -1,13 +1,13 @@
-"""What can be said about a scene: captions, questions with their answers, and the word list that both models read.
+"""What can be said about a drawn scene: captions, questions with their answers, and the tokenizer of the pocket models.
 
-Questions have the wording of the benchmarks they stand for: V* asks for attributes and places with lettered options, POPE asks
-what is there.
+The recipe trains on them, and the benchmarks ``vstar-pocket`` and ``pope-pocket`` ask them. Questions have the wording of the
+benchmarks they stand for: V* asks for attributes and places with lettered options, POPE asks what is there.
 """
 
 import re
 from dataclasses import dataclass
 from random import Random
-from typing import Literal
+from typing import Literal, get_args
 
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerFast
 from qlip.data.scenes import ABSENT, COLOURS, SHAPES, Scenes
 
 Negative = Literal["random", "popular", "adversarial"]
+NEGATIVES: tuple[Negative, ...] = get_args(Negative)
 
 IMAGE = "<image>"
 SPECIAL = (
@@ -43,10 +44,12 @@ class Thing:
     """One object of a scene in words and numbers.
 
     Attributes:
-        shape, colour: Their names.
+        shape: Name of its shape, one of `SHAPES`.
+        colour: Name of its colour, one of `COLOURS`.
         size: ``small``, ``medium`` or ``large``.
-        y, x: Its centre as a share of height and width.
-        side: Of its box in pixels.
+        y: Place of its centre as a share of the image's height, from 0 at the top to 1.
+        x: Place of its centre as a share of the image's width, from 0 at the left to 1.
+        side: Side of its box in pixels.
     """
 
     shape: str
@@ -59,12 +62,12 @@ class Thing:
 
 @dataclass(frozen=True)
 class Choice:
-    """A question with options.
+    """A question with options to choose from.
 
     Attributes:
         text: The question.
-        options: The right answer first.
-        sentences: The same as whole sentences, for scoring by likelihood as V* does.
+        options: Possible answers of a word each, the right one first.
+        sentences: The options as whole sentences, for scoring by likelihood as V* does.
     """
 
     text: str
@@ -72,23 +75,23 @@ class Choice:
     sentences: tuple[str, ...]
 
     def lettered(self, random: Random) -> tuple[str, str]:
-        """The question with its options in random order, as V* writes them, and the letter of the right one."""
+        """Write the question with its options in random order, as V* does, and give the letter of the right one."""
         order = random.sample(self.options, len(self.options))
         lines = [f"({letter}) {option}" for letter, option in zip(LETTERS, order, strict=False)]
         return "\n".join([self.text, *lines, ASK_LETTER]), LETTERS[order.index(self.options[0])]
 
     def worded(self, random: Random) -> str:
-        """The same with a request for the answer itself, which is the first of `options`."""
+        """Write the question with its options in random order, and ask for the answer's word, the first of `options`."""
         return in_words(self.lettered(random)[0])
 
 
 def in_words(question: str) -> str:
-    """A lettered question, asking for the option's word instead of its letter."""
+    """Change a lettered question to ask for the option's word instead of its letter."""
     return question.removesuffix(ASK_LETTER) + ASK_WORD
 
 
 def things(scenes: Scenes, index: int) -> list[Thing]:
-    """The objects of one scene, largest first."""
+    """List the objects of one scene, largest first."""
     height, width = scenes.images.shape[-2:]
     shapes, colours, names = scenes.shape[index].tolist(), scenes.colour[index].tolist(), list(COLOURS)
     found = []
@@ -102,18 +105,18 @@ def things(scenes: Scenes, index: int) -> list[Thing]:
 
 
 def caption(scene: list[Thing], random: Random) -> str:
-    """A sentence that names every object: "a large red star on the left and a small blue ring on the right"."""
+    """Name every object in one sentence: "a large red star on the upper left and a small blue ring on the lower right"."""
     parts = [f"a {thing.size} {thing.colour} {thing.shape} {place(thing)}" for thing in scene]
     return " and ".join(random.sample(parts, len(parts)))
 
 
 def place(thing: Thing) -> str:
-    """Left or right, upper or lower."""
+    """Say in which quarter of the image an object is: "on the upper left"."""
     return f"on the {'upper' if thing.y < 0.5 else 'lower'} {'left' if thing.x < 0.5 else 'right'}"
 
 
 def ask_colour(thing: Thing, scene: list[Thing], random: Random) -> Choice:
-    """Four colours, those of the scene's other objects first among the wrong ones."""
+    """Ask for an object's colour with four options; the colours of the scene's other objects come first among the wrong ones."""
     others = [other.colour for other in scene if other is not thing]
     rest = [colour for colour in COLOURS if colour != thing.colour and colour not in others]
     wrong = (random.sample(others, len(others)) + random.sample(rest, len(rest)))[:3]
@@ -126,7 +129,7 @@ def ask_colour(thing: Thing, scene: list[Thing], random: Random) -> Choice:
 
 
 def ask_side(thing: Thing) -> Choice:
-    """Left or right half of the image."""
+    """Ask in which half of the image an object is, left or right."""
     options = ("left", "right") if thing.x < 0.5 else ("right", "left")
     return Choice(
         f"Is the {thing.shape} on the left or right side of the image?",
@@ -136,7 +139,7 @@ def ask_side(thing: Thing) -> Choice:
 
 
 def ask_height(thing: Thing) -> Choice:
-    """Above or below the middle of the image."""
+    """Ask whether an object is above or below the middle of the image."""
     options = ("above", "below") if thing.y < 0.5 else ("below", "above")
     return Choice(
         f"Is the {thing.shape} above or below the middle of the image?",
@@ -146,19 +149,19 @@ def ask_height(thing: Thing) -> Choice:
 
 
 def ask_presence(colour: str, shape: str) -> str:
-    """POPE's question."""
+    """Ask POPE's question: whether a shape of this colour is in the image."""
     article = "an" if colour[0] in "aeiou" else "a"
     return f"Is there {article} {colour} {shape} in the image?"
 
 
 def absent(scene: list[Thing], kind: Negative, random: Random) -> tuple[str, str]:
-    """A colour and shape that the scene does not show together.
+    """Choose a colour and a shape that the scene does not show together.
 
     Args:
-        scene: Its objects.
-        kind: ``random``: neither is there; ``popular``: the shape is there in another colour; ``adversarial``: both are
-            there, on different objects (``popular`` for a scene with one object).
-        random: Decides among those that fit.
+        scene: The objects of the scene.
+        kind: ``random`` chooses a colour and a shape that are not there, ``popular`` a shape that is there in another colour,
+            ``adversarial`` a colour and a shape of different objects (for a scene with one object it is ``popular``).
+        random: Source of chance.
     """
     shapes, colours = {t.shape for t in scene}, {t.colour for t in scene}
     if kind == "adversarial" and len(scene) > 1:
@@ -170,10 +173,11 @@ def absent(scene: list[Thing], kind: Negative, random: Random) -> tuple[str, str
 
 
 def make_tokenizer(template: str) -> PreTrainedTokenizerFast:
-    """A tokenizer of whole words that knows every word of every caption and question, and the frame of LLaVA's chat.
+    """Make a tokenizer of whole words that knows every word of every caption and question, and those of LLaVA's chat.
 
     Args:
-        template: What it makes of a text ``$A``: ``"<s> $A"`` for a reader, ``"<s> $A </s>"`` for CLIP.
+        template: The special tokens that it puts around a text ``$A``: ``"<s> $A"`` for a language model, ``"<s> $A </s>"``
+            for CLIP.
     """
     words = {word: i for i, word in enumerate((*SPECIAL, *_words()))}
     tokenizer = Tokenizer(WordLevel(words, unk_token="<unk>"))
@@ -192,7 +196,7 @@ def make_tokenizer(template: str) -> PreTrainedTokenizerFast:
 
 
 def _words() -> list[str]:
-    """Every word and mark, sorted."""
+    """List every word and punctuation mark that can occur, sorted."""
     scene = [Thing(SHAPES[0], "red", "small", 0.2, 0.2, 24.0), Thing(SHAPES[1], "orange", "large", 0.8, 0.8, 48.0)]
     random = Random(0)
     choices = [ask_colour(scene[0], scene, random), *(ask(thing) for thing in scene for ask in (ask_side, ask_height))]

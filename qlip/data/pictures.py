@@ -1,8 +1,8 @@
-"""Large scenes with small objects as pictures, and folders of them that are drawn once and kept."""
+"""Drawn scenes as picture files: large scenes with small objects, in folders that are drawn once and kept.
 
-import os
-import shutil
-import tempfile
+They are the source ``pocket`` of `qlip.data.sources`, and the pictures of the benchmarks ``vstar-pocket`` and ``pope-pocket``.
+"""
+
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,13 +11,22 @@ from PIL import Image
 
 from qlip.data.language import Thing, things
 from qlip.data.scenes import draw_scenes
+from qlip.files import making_folder
 
 SIZES = ((336, 336), (336, 504), (504, 336), (448, 448), (448, 672), (672, 448), (672, 672), (448, 896), (896, 672))
 CACHE = Path("~/.cache/qlip/pocket")
 
 
 def small_objects(count: int, seed: int) -> Iterator[tuple[Image.Image, list[Thing]]]:
-    """Scenes of 336 to 896 pixels and several shapes, with two to five objects of 21 to 56 pixels."""
+    """Draw scenes of 336 to 896 pixels with two to five objects of 21 to 56 pixels each.
+
+    Args:
+        count: Number of scenes.
+        seed: Seed of the scenes; each has a generator of its own, so fewer of them are the first of more.
+
+    Yields:
+        A scene as an RGB picture, and its objects.
+    """
     for index in range(count):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + index)
         height, width = SIZES[int(torch.randint(len(SIZES), (), generator=generator))]
@@ -27,35 +36,37 @@ def small_objects(count: int, seed: int) -> Iterator[tuple[Image.Image, list[Thi
 
 
 def drawn(name: str, write: Callable[[Path], None], cache: Path = CACHE) -> Path:
-    """The folder ``cache/name``, filled by ``write`` if it is not there; written aside and renamed.
+    """Return the folder ``cache/name``, and have it written first if it is not there; it appears whole or not at all.
 
     Args:
-        name: Of the folder; another one where ``write`` draws something else.
-        write: Fills a folder, always with the same.
-        cache: Where such folders are kept.
+        name: Name of the folder. Give it another one when ``write`` draws something else, or the old folder is found.
+        write: Function that fills an empty folder, with the same files at every call.
+        cache: Folder in which drawn folders are kept.
+
+    Raises:
+        OSError: if it cannot be written.
     """
     folder = cache.expanduser() / name
     if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder.parent))
-        try:
-            write(aside)
-            os.rename(aside, folder)
-        except OSError:
-            if not folder.is_dir():  # else another process was faster, and wrote the same
-                raise
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+        with making_folder(folder) as new:
+            write(new)
     return folder
 
 
 def scene_folder() -> Path:
-    """The folder of large scenes, ``train/`` and ``val/``, drawn on first use."""
+    """Return the folder of large scenes in ``train/`` and ``val/``, drawn on first use."""
     return drawn("scenes-1", write_pictures)
 
 
 def write_pictures(folder: Path, train: int = 48, val: int = 12, seed: int = 40_000) -> None:
-    """Fill ``train/`` and ``val/`` with scenes, for training the coordinate MLP on them."""
+    """Fill ``train/`` and ``val/`` in a folder with scenes as JPEG files, for training the coordinate MLP on them.
+
+    Args:
+        folder: An empty folder.
+        train: Number of scenes in ``train/``.
+        val: Number of scenes in ``val/``.
+        seed: Seed of the scenes; far from those of the benchmarks.
+    """
     for split, count, start in (("train", train, seed), ("val", val, seed + 1)):
         (folder / split).mkdir()
         for index, (picture, _) in enumerate(small_objects(count, start)):

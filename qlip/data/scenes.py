@@ -1,4 +1,4 @@
-"""Drawn scenes: an endless supply of images whose objects are known.
+"""Drawn scenes: an endless supply of images whose objects are known, to train and test the pocket models on.
 
 A scene has a background like a photograph's (gradients, smooth noise, patches of texture) and a few coloured shapes on it.
 Everything follows from a `torch.Generator`, and a whole batch is drawn at once. Objects are 21 to 56 pixels wide, 1.5 to 4
@@ -34,11 +34,11 @@ class Scenes:
     """A batch of B scenes with at most K objects each, all of different shape and colour within a scene.
 
     Attributes:
-        images: ``(B, 3, H, W)`` float32 in [0, 1].
-        shape: ``(B, K)`` int64, index into `SHAPES`, or `ABSENT`.
-        colour: ``(B, K)`` int64, index into `COLOURS`, or `ABSENT`.
-        centre: ``(B, K, 2)`` (y, x) in pixels.
-        side: ``(B, K)`` side of the object's box in pixels.
+        images: Pixels ``(B, 3, H, W)``, float32 in [0, 1].
+        shape: Index of each object's shape in `SHAPES`, or `ABSENT`: ``(B, K)`` int64.
+        colour: Index of each object's colour in `COLOURS`, or `ABSENT`: ``(B, K)`` int64.
+        centre: Centres of the objects in pixels, y before x: ``(B, K, 2)``.
+        side: Sides of the objects' square boxes in pixels: ``(B, K)``.
     """
 
     images: Tensor
@@ -52,7 +52,7 @@ class Scenes:
 
     @property
     def boxes(self) -> Tensor:
-        """``(B, K, 4)``: top, left, bottom, right in pixels."""
+        """Boxes of the objects ``(B, K, 4)``: top, left, bottom, right in pixels."""
         half = self.side[..., None] / 2
         return torch.cat([self.centre - half, self.centre + half], dim=-1)
 
@@ -70,14 +70,14 @@ def draw_scenes(
 
     Args:
         count: Number of scenes B.
-        height: Of the images, in pixels.
-        width: The same.
-        generator: All that is random comes from it.
-        objects: Fewest and most objects in a scene; one that finds no free place is left out.
-        sides: Smallest and largest side of an object in pixels, drawn log-uniformly.
+        height: Height of the images in pixels.
+        width: Width of the images in pixels.
+        generator: Source of everything that is random.
+        objects: Fewest and most objects in a scene; an object that finds no free place is left out.
+        sides: Smallest and largest side of an object in pixels; sides are drawn log-uniformly.
 
     Raises:
-        ValueError: if an object of the largest side does not fit, or more objects are asked for than there are shapes.
+        ValueError: if an object of the largest side does not fit, or ``objects`` is not a range of counts.
     """
     fewest, most = objects
     if not 1 <= fewest <= most <= len(SHAPES):
@@ -104,12 +104,12 @@ def draw_scenes(
 
 
 def _different(count: int, most: int, kinds: int, generator: Generator) -> Tensor:
-    """``(count, most)`` indices below ``kinds``, all different within a row."""
+    """Draw indices below ``kinds``, all different within a scene: ``(count, most)``."""
     return torch.rand(count, kinds, generator=generator).argsort(1)[:, :most]
 
 
 def _place(side: Tensor, height: int, width: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Centres ``(B, K, 2)`` at which no two circles around the boxes meet, and whether there was such a place ``(B, K)``."""
+    """Find centres ``(B, K, 2)`` at which objects stay apart, and tell for which of them there was one ``(B, K)``."""
     count, most = side.shape
     extent = torch.tensor([height, width])
     centre, placed = torch.zeros(count, most, 2), torch.zeros(count, most, dtype=torch.bool)
@@ -125,7 +125,7 @@ def _place(side: Tensor, height: int, width: int, generator: Generator) -> tuple
 
 
 def _background(count: int, height: int, width: int, generator: Generator) -> Tensor:
-    """Grey on the whole, coloured a little, with smooth noise at three scales and texture in places: ``(B, 3, H, W)``."""
+    """Draw backgrounds ``(B, 3, H, W)``: nearly grey, with smooth noise at three scales and texture in places."""
 
     def noise(cells: int, channels: int) -> Tensor:
         cells_y, cells_x = (max(round(cells * edge / min(height, width)), 2) for edge in (height, width))

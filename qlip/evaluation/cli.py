@@ -1,22 +1,24 @@
-"""The command line of ``evaluate.py``; every flag is a field of a dataclass, its help the field's docstring."""
+"""The verbs of evaluation, ``vqa``, ``bias``, ``sweep`` and ``report``.
+
+Every option is a field of a dataclass, and its help is the field's docstring.
+"""
 
 import dataclasses
 import importlib.util
-import logging
-import sys
-import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace, set_parsing_settings
 from rich.console import Console
-from rich.logging import RichHandler
 
-from qlip.evaluation.report.report import ReportConfig, write_report
-from qlip.evaluation.run.bias import BiasConfig, run_bias
-from qlip.evaluation.run.sweep import Runner, SweepConfig, run_here, run_sweep
-from qlip.evaluation.run.vqa import Cell, Run, run_vqa
+from qlip.configs import find
+from qlip.evaluation.cell import Cell, Run
+from qlip.evaluation.config import BiasConfig, ReportConfig, SweepConfig
+from qlip.evaluation.report.report import write_report
+from qlip.evaluation.run.bias import run_bias
+from qlip.evaluation.run.sweep import Runner, run_here, run_sweep
+from qlip.evaluation.run.vqa import run_vqa
 
 
 def vqa(options: Namespace) -> None:
@@ -57,6 +59,7 @@ def _on_ray(config: SweepConfig) -> Runner:
 def sweep(options: Namespace) -> None:
     """Measure every cell of a sweep; those that are done are skipped, those that were stopped go on."""
     config = _take(SweepConfig, options)
+    config = dataclasses.replace(config, sweep=find(config.sweep, "sweep"))
     done = run_sweep(config, _on_ray(config) if config.ray else run_here)
     console = Console()
     for name in [*(cell.folder for cell, _ in done.open), *(["bias"] if done.open_bias else [])]:
@@ -69,7 +72,7 @@ def report(options: Namespace) -> None:
     Console().print(f"{write_report(_take(ReportConfig, options))}", highlight=False, soft_wrap=True)
 
 
-COMMANDS: dict[str, tuple[Callable[[Namespace], None], tuple[type, ...]]] = {
+VERBS: dict[str, tuple[Callable[[Namespace], None], tuple[type, ...]]] = {
     "bias": (bias, (BiasConfig,)),
     "vqa": (vqa, (Cell, Run)),
     "sweep": (sweep, (SweepConfig,)),
@@ -89,29 +92,31 @@ def _underscored(argument: str) -> str:
     return (name.replace("-", "_").replace("__", "--", 1) if name.startswith("--") else name) + equals + value
 
 
-def build_parser() -> ArgumentParser:
-    """The parser of all commands."""
+def build_parser(prog: str) -> ArgumentParser:
+    """The parser of all verbs."""
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(prog="evaluate.py", description="What QLIP buys, measured the same way on both arms.")
-    commands = parser.add_subcommands(dest="command")
-    for name, (function, kinds) in COMMANDS.items():
-        one = ArgumentParser(description=function.__doc__)
+    parser = ArgumentParser(prog=prog, exit_on_error=False)
+    verbs = parser.add_subcommands(dest="verb")
+    for name, (function, kinds) in VERBS.items():
+        one = ArgumentParser(description=function.__doc__, exit_on_error=False)
         one.add_argument("--config", action=ActionConfigFile, help="YAML file with any of these options.")
         for kind in kinds:
             one.add_class_arguments(kind, as_positional=function in POSITIONAL)
-        commands.add_subcommand(name, one, help=function.__doc__)
+        verbs.add_subcommand(name, one)
     return parser
 
 
-def main(args: list[str] | None = None) -> None:
-    """Run a command; what the user can put right is one line on stderr and exit status 1."""
-    warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\)")
-    warnings.filterwarnings("ignore", message=".*does not have many workers")
-    warnings.filterwarnings("ignore", message="You are using a custom batch sampler")
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(show_path=False)])
-    logging.getLogger("qlip").setLevel(logging.INFO)
-    options = build_parser().parse_args([_underscored(arg) for arg in (sys.argv[1:] if args is None else args)])
-    try:
-        COMMANDS[options.command][0](options[options.command])
-    except (OSError, ValueError) as error:
-        sys.exit(f"evaluate.py: {error}")
+def run(args: list[str], prog: str) -> None:
+    """Run one of the verbs.
+
+    Args:
+        args: The verb and its options.
+        prog: Name of the program in messages.
+
+    Raises:
+        OSError: if something is not there or cannot be written.
+        ValueError: if an option is not taken.
+        argparse.ArgumentError: if an argument is unknown, missing or of the wrong type.
+    """
+    options = build_parser(prog).parse_args([_underscored(arg) for arg in args])
+    VERBS[options.verb][0](options[options.verb])

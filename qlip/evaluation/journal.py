@@ -1,12 +1,13 @@
-"""Files that survive a kill: answers appended as whole lines, results written aside and renamed."""
+"""A file of answers that survives a kill: whole lines are appended, and a torn one is cut off."""
 
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+
+from qlip.evaluation.benchmarks.base import Record
 
 
 class Journal:
@@ -21,7 +22,7 @@ class Journal:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
-    def append(self, records: Iterable[Mapping[str, Any]]) -> None:
+    def append(self, records: Iterable[Record]) -> None:
         """Append one line for each record, all of them or, after a crash, whole lines up to the crash."""
         data = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
         with self._locked() as file:
@@ -29,7 +30,7 @@ class Journal:
                 data = data[os.write(file, data) :]
             os.fsync(file)
 
-    def recover(self) -> list[dict[str, Any]]:
+    def recover(self) -> list[Record]:
         """All records, the first of each id; a line torn by a crash is cut off the file.
 
         Raises:
@@ -43,7 +44,7 @@ class Journal:
             if whole != len(content):
                 os.ftruncate(file, whole)
                 os.fsync(file)
-        records: dict[str, dict[str, Any]] = {}
+        records: dict[str, Record] = {}
         for number, line in enumerate(content[:whole].splitlines(), start=1):
             try:
                 record = json.loads(line)
@@ -65,19 +66,8 @@ class Journal:
             os.close(file)  # gives the lock back
 
 
-def read_records(path: Path) -> list[dict[str, Any]]:
+def read_records(path: Path) -> list[Record]:
     """The records of a journal, a torn last line left out; the file is not touched."""
     content = path.read_bytes()
     lines = content[: content.rfind(b"\n") + 1].splitlines()
     return list({record["id"]: record for record in map(json.loads, reversed(lines))}.values())[::-1]
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file aside and rename it: a reader sees the old one or the new one, never half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with aside.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)

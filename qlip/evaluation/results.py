@@ -1,18 +1,75 @@
 """Finished runs on disk, and which of them may be compared."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypedDict, get_args
 
-from qlip.core.position import TableMode
+from qlip.core.names import TableMode
 from qlip.evaluation.benchmarks import Benchmark, get_benchmark
+from qlip.evaluation.benchmarks.base import Record
+from qlip.evaluation.cell import Cell
 from qlip.evaluation.journal import read_records
 from qlip.evaluation.statistics import Estimate
 
-PREDICTIONS, RESULT = "predictions.jsonl", "result.json"
+PREDICTIONS, RESULT, BIAS = "predictions.jsonl", "result.json", "bias.json"
+ADDED = {"cover": "roots"}  # fields of a cell that the first results lack, and what was measured then
+
+
+class DataDescription(TypedDict):
+    """What was asked, as ``result.json`` has it."""
+
+    origin: str
+    """Hub id, folder or seed."""
+    revision: str | None
+    """Commit on the Hub; None for a folder."""
+    questions: int
+    """How many there are."""
+    sha256: str
+    """Digest of their words and answers."""
+
+
+class TokenCounts(TypedDict):
+    """Tokens of a run, as ``result.json`` has them."""
+
+    mean: float
+    """Image tokens of a question."""
+    baseline: float
+    """Those of the stock model."""
+    percent: float
+    """The first in percent of the second."""
+    longest_prompt: int
+    """Most tokens of a whole prompt."""
+
+
+class Evaluation(TypedDict):
+    """What follows from the answers alone."""
+
+    primary: str
+    """Name of the headline."""
+    scores: dict[str, dict[str, float]]
+    """Every score with its uncertainty, see `Estimate`."""
+    unparsed: float
+    """Share of answers that were not understood, 0 to 1."""
+    tokens: TokenCounts
+    """Tokens of images and prompts."""
+    seconds: float
+    """Time that the model took, on all devices together."""
+
+
+class ResultFile(Evaluation):
+    """What ``result.json`` holds."""
+
+    config: dict[str, Any]
+    """Fields of the `Cell` that was measured."""
+    data: DataDescription
+    """What was asked."""
+    batch_size: int
+    """Questions in a batch on each device."""
+    versions: dict[str, str]
+    """Versions of Python and of the packages that a result depends on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,45 +78,116 @@ class Result:
 
     Attributes:
         folder: Where it lies.
-        values: What ``result.json`` holds.
+        cell: What was measured.
+        primary: Name of the headline.
+        scores: Every score, by its name.
+        percent: Image tokens in percent of the stock model's.
+        unparsed: Share of answers that were not understood, 0 to 1.
+        data: What was asked.
     """
 
     folder: Path
-    values: dict[str, Any]
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The cell that was measured."""
-        return self.values["config"]
+    cell: Cell
+    primary: str
+    scores: dict[str, Estimate]
+    percent: float
+    unparsed: float
+    data: DataDescription
 
     @property
     def score(self) -> Estimate:
         """The headline."""
-        return Estimate(**self.values["scores"][self.values["primary"]])
+        return self.scores[self.primary]
 
     @property
-    def percent(self) -> float:
-        """Image tokens in percent of the stock model's."""
-        return self.values["tokens"]["percent"]
+    def size(self) -> int | str:
+        """Shortest edge in pixels, or "native"."""
+        return self.cell.size or "native"
 
     @cached_property
-    def records(self) -> list[dict[str, Any]]:
+    def records(self) -> list[Record]:
         """The answers."""
         return read_records(self.folder / PREDICTIONS)
 
     @property
     def label(self) -> str:
         """What a reader should call it."""
-        config = self.config
-        if config["baseline"]:
-            return f"stock, {config['baseline']}"
-        budget = f"alpha {config['alpha']:g}" if config["max_tokens"] is None else f"{config['max_tokens']} tokens"
-        parts = [f"{config['size'] or 'native'} px", budget, config["criterion"]]
-        parts += [config["position"]] if config["position"] else []
-        parts += ["square"] if config["crop"] == "square" else []
-        parts += ["full cover"] if config.get("cover") == "full" else []
-        parts += [f"seed {config['seed']}"] if config["criterion"] == "random" else []
-        return ", ".join(parts)
+        cell = self.cell
+        if cell.baseline:
+            return f"stock, {cell.baseline}"
+        words = [f"{self.size} px", f"alpha {cell.alpha:g}" if cell.max_tokens is None else f"{cell.max_tokens} tokens"]
+        words += [cell.criterion]
+        words += [cell.position] if cell.position else []
+        words += ["square"] if cell.crop == "square" else []
+        words += ["full cover"] if cell.cover == "full" else []
+        words += [f"seed {cell.seed}"] if cell.criterion == "random" else []
+        return ", ".join(words)
+
+
+def read_result(path: Path) -> Result:
+    """Read a ``result.json``.
+
+    Raises:
+        ValueError: if it does not describe a cell, naming what is unknown, missing or not taken.
+    """
+    values: ResultFile = json.loads(path.read_text(encoding="utf-8"))
+    scores = {name: Estimate(**score) for name, score in values["scores"].items()}
+    percent, unparsed = values["tokens"]["percent"], values["unparsed"]
+    return Result(
+        path.parent, _cell(values["config"], path), values["primary"], scores, percent, unparsed, values["data"]
+    )
+
+
+def read_cell(path: Path) -> Cell:
+    """The cell that a ``result.json`` is about.
+
+    Raises:
+        ValueError: if it does not describe a cell, naming what is unknown, missing or not taken.
+    """
+    return _cell(json.loads(path.read_text(encoding="utf-8"))["config"], path)
+
+
+def _cell(values: Mapping[str, Any], path: Path) -> Cell:
+    values = {**ADDED, **values}
+    taken = Cell.__dataclass_fields__.keys()
+    unknown, missing = sorted(values.keys() - taken), sorted(taken - values.keys())
+    if unknown or missing:
+        wrong = [f"{what} {', '.join(names)}" for what, names in (("unknown", unknown), ("missing", missing)) if names]
+        raise ValueError(
+            f"config: got {' and '.join(wrong)} in {path}; takes {', '.join(taken)}. Read it with the version of qlip that "
+            f"wrote it, or delete its folder and measure it anew"
+        )
+    try:
+        return Cell(**values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"config: {path} holds what is not taken: {error}") from error
+
+
+@dataclass(frozen=True)
+class BiasPoint:
+    """One point of figure 4; ``bias.json`` lists them under ``rows``.
+
+    Attributes:
+        size: Side of the image in pixels.
+        position: Name of the position.
+        quadtree: Whether blocks were merged.
+        cosine: cos of the [CLS] token and that at the training size; for ``zero`` both are encoded without positions, which
+            makes it the mesoscopic measure.
+        interpolation_bias: The measure of eq. 1; None for ``zero``.
+        tokens: Mean number of patches of an image.
+    """
+
+    size: int
+    position: str
+    quadtree: bool
+    cosine: float
+    interpolation_bias: float | None
+    tokens: float
+
+
+def read_points(path: Path) -> list[BiasPoint]:
+    """The points of a ``bias.json``."""
+    return [BiasPoint(**point) for point in json.loads(path.read_text(encoding="utf-8"))["rows"]]
 
 
 @dataclass(frozen=True)
@@ -68,10 +196,10 @@ class Group:
 
     Attributes:
         name: Benchmark, model and, where they differ from the default, style and scoring.
-        benchmark: The benchmark.
+        benchmark: The benchmark that they answered.
         model: Last part of the model's name.
         baselines: Runs of the stock model, by its preprocessing.
-        cells: All others, controls included.
+        cells: All other runs, controls included.
     """
 
     name: str
@@ -88,25 +216,22 @@ class Group:
     @property
     def contenders(self) -> list[Result]:
         """The cells that are QLIP; random selection and table interpolation are controls and win nothing."""
-        return [
-            cell
-            for cell in self.cells
-            if cell.config["criterion"] != "random" and cell.config["position"] not in get_args(TableMode)
-        ]
+        controls = get_args(TableMode)
+        return [run for run in self.cells if run.cell.criterion != "random" and run.cell.position not in controls]
 
     @property
     def best(self) -> Result | None:
         """The contender with the highest score; chosen on the very questions it is scored on."""
-        return max(self.contenders, key=lambda cell: cell.score.value, default=None)
+        return max(self.contenders, key=lambda run: run.score.value, default=None)
 
 
 def find_results(root: Path) -> list[Result]:
     """All finished runs under a folder, in the order of their paths.
 
     Raises:
-        ValueError: if there are none, or one has lost its answers.
+        ValueError: if there are none, or one has lost its answers or does not describe a cell.
     """
-    found = [Result(path.parent, json.loads(path.read_text())) for path in sorted(root.rglob(RESULT))]
+    found = [read_result(path) for path in sorted(root.rglob(RESULT))]
     if not found:
         raise ValueError(
             f"dir: got {root}, which holds no {RESULT}; takes the folder of finished runs (evaluate.py vqa, sweep)"
@@ -125,22 +250,22 @@ def group_results(results: Iterable[Result]) -> list[Group]:
     Raises:
         ValueError: if two runs of the stock model in one group measure the same.
     """
-    groups: dict[tuple[Any, ...], Group] = {}
+    groups: dict[tuple[str | None, ...], Group] = {}
     for result in results:
-        config = result.config
-        key = tuple(config[k] for k in ("benchmark", "model", "model_revision", "dtype", "prompt_style", "scoring"))
-        key = (*key, result.values["data"]["sha256"])
+        cell = result.cell
+        weights = (cell.model, cell.model_revision, cell.dtype)
+        key = (*weights, cell.benchmark, cell.prompt_style, cell.scoring, result.data["sha256"])
         if key not in groups:
-            model = Path(config["model"]).name
-            name = f"{config['benchmark']}, {model}, {config['prompt_style']} prompts"
-            name += ", by likelihood" if config["scoring"] == "likelihood" else ""
-            groups[key] = Group(name, get_benchmark(config["benchmark"]), model)
+            model = Path(cell.model).name
+            name = f"{cell.benchmark}, {model}, {cell.prompt_style} prompts"
+            name += ", by likelihood" if cell.scoring == "likelihood" else ""
+            groups[key] = Group(name, get_benchmark(cell.benchmark), model)
         group = groups[key]
-        if not config["baseline"]:
+        if not cell.baseline:
             group.cells.append(result)
-        elif config["baseline"] in group.baselines:
-            other = group.baselines[config["baseline"]].folder
+        elif cell.baseline in group.baselines:
+            other = group.baselines[cell.baseline].folder
             raise ValueError(f"dir: {result.folder} and {other} both hold the baseline of {group.name}; delete one")
         else:
-            group.baselines[config["baseline"]] = result
+            group.baselines[cell.baseline] = result
     return sorted(groups.values(), key=lambda group: group.name)

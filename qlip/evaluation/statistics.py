@@ -8,7 +8,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
@@ -38,9 +37,9 @@ class Tallies:
 
     Attributes:
         units: Names, ``U`` of them, sorted.
-        names: Of the sums, ``S`` of them.
-        values: ``(U, S)``.
-        strata: Of each unit.
+        names: Names of the sums, ``S`` of them.
+        values: What each unit adds to each sum, ``(U, S)``.
+        strata: Name of the stratum that each unit is drawn in, ``U`` of them.
     """
 
     units: tuple[str, ...]
@@ -147,7 +146,13 @@ def half(unit: str) -> int:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The cell chosen on one half of the questions, and its delta on the other half, which took no part in the choice."""
+    """The cell chosen on one half of the questions, and its delta on the other half, which took no part in the choice.
+
+    Attributes:
+        cell: Name of the cell.
+        delta: Its score minus the baseline's, on the half that it was not chosen on.
+        questions: Number of questions in that half.
+    """
 
     cell: str
     delta: Estimate
@@ -160,24 +165,24 @@ def held_out(
     """Choose the best cell on one half, report its difference from the baseline on the other; None if a half is empty.
 
     Args:
-        benchmark: The benchmark.
-        cells: Answers of every cell of a sweep.
+        benchmark: The benchmark that was asked.
+        cells: Answers of every cell of a sweep, by the cell's name.
         baseline: Answers of the baseline.
-        choose_on: The half to choose on.
+        choose_on: The half to choose on, 0 or 1.
     """
 
-    def part(records: Sequence[Record], which: int) -> list[Record]:
+    def in_half(records: Sequence[Record], which: int) -> list[Record]:
         return [record for record in records if half(record["unit"]) == which]
 
-    reported = part(baseline, 1 - choose_on)
-    if not reported or not part(baseline, choose_on):
+    reported = in_half(baseline, 1 - choose_on)
+    if not reported or not in_half(baseline, choose_on):
         return None
-    seen = {name: tally(benchmark, part(records, choose_on)).scores(benchmark) for name, records in cells.items()}
+    seen = {name: tally(benchmark, in_half(records, choose_on)).scores(benchmark) for name, records in cells.items()}
     best = max(seen, key=lambda name: float(seen[name][benchmark.primary]))
-    delta = compare(benchmark, part(cells[best], 1 - choose_on), reported)[benchmark.primary]
+    delta = compare(benchmark, in_half(cells[best], 1 - choose_on), reported)[benchmark.primary]
     return HeldOut(best, delta, len(reported))
 
 
-def summary(scores: dict[str, Estimate]) -> dict[str, Any]:
+def summary(scores: dict[str, Estimate]) -> dict[str, dict[str, float]]:
     """Scores as plain values for JSON."""
     return {name: value.to_dict() for name, value in scores.items()}

@@ -7,9 +7,8 @@ A family is one file in this folder: a subclass of `Converted`, or of `Converted
 the model without its head. It registers itself in `FAMILIES` under the class of transformers that it stands for.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -17,54 +16,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from qlip.core.position import Position
-from qlip.encoder import QlipVisionModel, QlipVisionOutput
 from qlip.families.hub import find_file
-from qlip.families.placeholders import check_placeholders
+from qlip.families.inner import ConvertedInner, Encoding, Renamed
 from qlip.families.processor import ConvertedProcessor, PromptProcessor
-from qlip.images.pixels import PixelValues, to_batch, token_counts
 from qlip.images.processor import QlipImageProcessor
-from qlip.towers.base import Tower, find_tower, onloaded
+from qlip.towers.base import Tower, find_tower
 from qlip.zoo.position_file import POSITION_FILE, check_writable, read_position, write_position
 
 FAMILIES: dict[type[nn.Module], type["Converted"]] = {}
-
-
-@dataclass
-class Encoding:
-    """What a converted model needs besides its own weights.
-
-    Held outside the module tree: so ``state_dict`` and ``parameters`` stay the original's, and ``model.to(bfloat16)``
-    leaves the position in float32.
-    """
-
-    position: Position
-
-    def encode(
-        self, tower: nn.Module, pixel_values: PixelValues, output_hidden_states: bool = False
-    ) -> tuple[QlipVisionOutput, list[int]]:
-        """Run the tower on ``pixel_values``; also the number of patches of each image."""
-        model = QlipVisionModel(tower, self.position)
-        with onloaded(*model.tower.inputs()):
-            device = model.device
-        if isinstance(self.position, nn.Module):
-            self.position.to(device)  # follows the tower, wherever it was moved since; does nothing if it is there
-        batch = to_batch(pixel_values).to(device)
-        return model(batch, output_hidden_states=output_hidden_states), token_counts(pixel_values)
-
-
-class Renamed:
-    """A subclass that goes by its parent's name: pipelines, trainers and quantisers go by ``type(model).__name__``.
-
-    Pickle goes by ``__qualname__``, which stays.
-    """
-
-    original: ClassVar[type[PreTrainedModel]]
-
-    def __init_subclass__(cls, original: type[PreTrainedModel] | None = None, **kwargs: object) -> None:
-        """Take the name of ``original``, the class of transformers that this one stands for."""
-        super().__init_subclass__(**kwargs)
-        if original is not None:
-            cls.original, cls.__name__ = original, original.__name__
 
 
 class Converted(Renamed):
@@ -175,35 +134,6 @@ class Converted(Renamed):
         return cls.attach(loaded, position)
 
 
-class ConvertedInner(Renamed):
-    """A generative model without its head, taking patches and leaves.
-
-    Modifications of the families' inner models (transformers 5.23 to 5.24):
-    - ``pixel_values`` is a list with a pair for each image (see `qlip.images.pixels`), or a `PatchBatch`; each image has as
-      many features as leaves;
-    - placeholders are checked image by image before anything is encoded.
-    """
-
-    qlip: Encoding
-    config: Any
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Check the placeholders, then run; not in ``forward``, which accelerate replaces on instances."""
-        input_ids = args[0] if args else kwargs.get("input_ids")
-        pixel_values = args[1] if len(args) > 1 else kwargs.get("pixel_values")
-        if input_ids is not None and pixel_values is not None:
-            self.check_prompts(input_ids, self.feature_counts(pixel_values, kwargs))
-        return super().__call__(*args, **kwargs)  # type: ignore[misc]
-
-    def check_prompts(self, input_ids: Tensor, counts: list[int]) -> None:
-        """Raise unless ``input_ids (B, L)`` has a placeholder for each of the features; see `check_placeholders`."""
-        check_placeholders(input_ids, counts, self.config.image_token_id)
-
-    def feature_counts(self, pixel_values: PixelValues, options: Mapping[str, Any]) -> list[int]:
-        """Features of each image: its leaves, and whatever a family adds by the ``options`` of a call."""
-        return token_counts(pixel_values)
-
-
 class ConvertedGenerative(Converted):
     """A whole model that answers in words; its inner model is switched with it.
 
@@ -270,3 +200,11 @@ class ConvertedGenerative(Converted):
         return super()._expand_inputs_for_generation(  # type: ignore[misc]
             expand_size=expand_size, is_encoder_decoder=is_encoder_decoder, input_ids=input_ids, **model_kwargs
         )
+
+    def _expand_multimodal_outputs(self, *args: Any, **kwargs: Any) -> Any:
+        """Repeat the features for beams as the parent does, which makes a plain list of them."""
+        outputs = super()._expand_multimodal_outputs(*args, **kwargs)  # type: ignore[misc]
+        for output in outputs.values():
+            if output is not None and isinstance(output.pooler_output, list):
+                output.pooler_output = self.inner_class.features_class(output.pooler_output)
+        return outputs

@@ -3,15 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
+from torch import Tensor
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.llava.modeling_llava import LlavaModel
 
-from qlip.families.base import ConvertedGenerative, ConvertedInner
+from qlip.families.base import ConvertedGenerative
+from qlip.families.inner import ConvertedInner
 from qlip.families.processor import PromptProcessor
 from qlip.images.pixels import PixelValues, token_counts
 from qlip.images.processor import QlipImageProcessor
-from qlip.towers.base import find_tower
 
 
 class QlipLlavaProcessor(PromptProcessor, LlavaProcessor, original=LlavaProcessor):  # type: ignore[misc]
@@ -33,23 +34,21 @@ class QlipLlavaModel(ConvertedInner, LlavaModel, original=LlavaModel):  # type: 
     def feature_counts(self, pixel_values: PixelValues, options: Mapping[str, Any]) -> list[int]:
         """Features of each image: its patches, and the class token where LLaVA's configuration keeps it."""
         strategy = options.get("vision_feature_select_strategy") or self.config.vision_feature_select_strategy
-        kept = self.prefix_length if strategy == "full" else 0
+        kept = self.tower.prefix_length if strategy == "full" else 0
         return [count + kept for count in token_counts(pixel_values)]
 
-    @property
-    def prefix_length(self) -> int:
-        """Tokens of the tower before the patches: 1 for CLIP, none for SigLIP."""
-        prefix = find_tower(self.vision_tower).prefix()
-        return 0 if prefix is None else len(prefix)
+    def project(self, states: Tensor) -> Tensor:
+        """LLaVA's own projector on single patches."""
+        return self.multi_modal_projector(states[:, 0])
 
-    def get_image_features(
+    def get_image_features(  # type: ignore[override]
         self,
         pixel_values: PixelValues,
         vision_feature_layer: int | list[int] | None = None,
         vision_feature_select_strategy: str | None = None,
         return_dict: bool = True,
         **kwargs: Any,
-    ) -> Any:
+    ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
         """Encode and project images.
 
         Args:
@@ -67,15 +66,8 @@ class QlipLlavaModel(ConvertedInner, LlavaModel, original=LlavaModel):  # type: 
         strategy = vision_feature_select_strategy or self.config.vision_feature_select_strategy
         if strategy not in ("default", "full"):
             raise ValueError(f"vision_feature_select_strategy: got {strategy!r}; takes 'default' or 'full'")
-        output: Any
-        output, counts = self.qlip.encode(self.vision_tower, pixel_values, output_hidden_states=True)
         layers = [layer] if isinstance(layer, int) else layer
-        states = torch.cat([output.hidden_states[index] for index in layers], dim=-1)  # (B, F + N, L * D)
-        prefix = self.prefix_length
-        first = prefix if strategy == "default" else 0
-        chosen = [state[first : prefix + count] for state, count in zip(states, counts, strict=True)]
-        features = self.multi_modal_projector(torch.cat(chosen))  # (sum of N_i, E), nothing spent on padding
-        output.pooler_output = list(features.split([len(state) for state in chosen]))
+        output = self.encode_images(pixel_values, layers, keep_prefix=strategy == "full")
         return output if return_dict else output.to_tuple()
 
 
@@ -95,8 +87,7 @@ class QlipLlavaForConditionalGeneration(  # type: ignore[misc]
         """The converted processor, told what older processors forget: the patch size and the class token."""
         new = super().convert_processor(model, processor, settings)
         assert isinstance(new, QlipLlavaProcessor)
-        prefix = cls.tower_of(model).prefix()
         new.patch_size = model.config.vision_config.patch_size
         new.vision_feature_select_strategy = model.config.vision_feature_select_strategy
-        new.num_additional_image_tokens = 0 if prefix is None else len(prefix)
+        new.num_additional_image_tokens = cls.tower_of(model).prefix_length
         return new

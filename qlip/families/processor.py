@@ -56,7 +56,9 @@ class LeafImageProcessor(BaseImageProcessor):
             options: Options for this call alone, see `QlipImageProcessor.with_options`.
         """
         settings = self.settings.with_options(**options)
-        return BatchFeature({"pixel_values": [pack(*settings.cut(image), settings.unit) for image in self._flat(images)]})
+        return BatchFeature(
+            {"pixel_values": [pack(*settings.cut(image), settings.unit) for image in self._flat(images)]}
+        )
 
     def count_tokens(self, images: Images, **options: object) -> list[int]:
         """Patches that each image will take, see `QlipImageProcessor.count_tokens`."""

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from PIL import Image
 from torch import Tensor
@@ -14,6 +14,7 @@ from qlip._version import __version__
 from qlip.core.patches import PatchBatch
 from qlip.core.quadtree import Leaves, Quadtree
 from qlip.files import write_json
+from qlip.images.names import Crop, Pad
 from qlip.images.read import (
     ImageLike,
     centre_crop,
@@ -24,8 +25,6 @@ from qlip.images.read import (
     to_rgb,
 )
 
-Crop = Literal["patch", "square"]
-Pad = Literal["square"]
 OPTIONS = ("alpha", "max_tokens", "size", "crop", "pad")
 PROCESSOR_FILE = "qlip.json"
 

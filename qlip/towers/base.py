@@ -94,6 +94,12 @@ class Tower:
         """Tokens before those of the patches, ``(F, D)``, their positions added: the class token. None if there are none."""
         return None
 
+    @property
+    def prefix_length(self) -> int:
+        """How many tokens `prefix` has."""
+        prefix = self.prefix()
+        return 0 if prefix is None else len(prefix)
+
     def before(self, states: Tensor) -> Tensor:
         """What happens to the embeddings ``(R, T, D)`` before the first layer."""
         return states

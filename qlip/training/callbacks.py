@@ -210,7 +210,7 @@ class Summary(L.Callback):
         console.print(table)
         exports = [c.folder(module) for c in trainer.callbacks if isinstance(c, ZooExport)]  # type: ignore[attr-defined]
         for folder in exports:
-            console.print(f"Zoo entry  {folder}    python -m qlip zoo show {folder.name}")
+            console.print(f"Zoo entry  {folder}    qlip zoo show {folder.name}")
             console.print(f'Use it     qlip.load("{folder}")', markup=False)
         for logger in trainer.loggers:  # Trainer.log_dir would wait for the other ranks
             console.print(f"Logs       {logger.log_dir}    tensorboard --logdir {logger.root_dir}")

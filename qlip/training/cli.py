@@ -1,9 +1,8 @@
-"""The command line of ``train.py``: Lightning's own, with its two traps closed."""
+"""The verbs of training, ``fit``, ``validate``, ``test`` and ``predict``: Lightning's own, with its two traps closed."""
 
-import logging
+import re
 import signal
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +10,18 @@ import torch
 from jsonargparse import Namespace, set_parsing_settings
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities.exceptions import SIGTERMException
-from rich.console import Console
-from rich.logging import RichHandler
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
+from qlip.configs import find
 from qlip.training.callbacks import QuadtreePreview, Summary, ZooExport
 from qlip.training.data import QlipDataModule
 from qlip.training.module import QlipModule
 
 LOGS = Path("lightning_logs")
+VERBS = ("fit", "validate", "test", "predict")
 
 
-class ConfigError(Exception):
+class ConfigError(ValueError):
     """The command line asks for something that cannot be; the message says what to do."""
 
 
@@ -113,16 +112,34 @@ def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def main(args: ArgsType = None) -> None:
-    """Run the command line; with no arguments for the model and the data, ``fit`` is the paper's recipe."""
+def _with_found_recipes(args: list[str]) -> list[str]:
+    """``--config quickstart`` to ``--config <the file that comes with qlip>``; YAML on the command line stays as it is."""
+    found = []
+    for before, arg in zip(["", *args], args, strict=False):
+        option, _, value = arg.rpartition("=") if arg.startswith("--config=") else ("", "", arg)
+        if (option or before in ("-c", "--config")) and re.fullmatch(r"[\w./][\w./-]*", value):
+            arg = f"{option}={find(value, 'recipe')}" if option else str(find(value, "recipe"))
+        found.append(arg)
+    return found
+
+
+def run(args: list[str], prog: str) -> None:
+    """Run one of Lightning's verbs; with no arguments for the model and the data, ``fit`` is the paper's recipe.
+
+    Args:
+        args: The verb and its options.
+        prog: Name of the program in messages.
+
+    Raises:
+        ConfigError: if the arguments do not go together.
+        OSError: if something is not there, also a configuration, or cannot be written; it says what runs without a network.
+        argparse.ArgumentError: if an argument is unknown or not taken.
+    """
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(show_path=False)])
-    logging.getLogger("qlip").setLevel(logging.INFO)
-    advert = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    advert.addFilter(lambda record: "litlogger" not in record.getMessage())
     torch.set_float32_matmul_precision("high")
-    warnings.filterwarnings("ignore", message="Found .* module.* in eval mode")  # the frozen CLIP is meant to be
-    warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\)")
+    args = _with_found_recipes(args)
+    command = f"python {prog}" if prog.endswith(".py") else prog
+    parsers: dict[str, Any] = {name: {"default_env": False, "exit_on_error": False} for name in VERBS}
     try:
         QlipCLI(
             QlipModule,
@@ -138,16 +155,15 @@ def main(args: ArgsType = None) -> None:
                 "enable_model_summary": False,
                 "callbacks": [LearningRateMonitor("step"), Summary()],
             },
-            parser_kwargs={name: {"default_env": False} for name in ("fit", "validate", "test", "predict")},
+            parser_kwargs={"prog": prog, "exit_on_error": False, **parsers},
         )
     except SIGTERMException:  # Lightning lets it pass for success
-        Console(stderr=True).print("stopped by SIGTERM; go on with: python train.py fit ... --ckpt_path last")
+        print(f"stopped by SIGTERM; go on with: {command} fit ... --ckpt_path last", file=sys.stderr)
         sys.exit(128 + signal.SIGTERM)
-    except (ConfigError, OSError) as error:
-        message = str(error)
-        if isinstance(error, OSError) and "quickstart" not in message:
-            message += (
-                " Without a network: python train.py fit --config configs/quickstart.yaml, or --model.backbone FOLDER"
-            )
-        Console(stderr=True).print(f"train.py: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
-        sys.exit(1)
+    except MisconfigurationException as error:
+        raise ConfigError(str(error)) from error
+    except OSError as error:
+        if "quickstart" in str(error):
+            raise
+        alone = f"{command} fit --config quickstart, or --model.backbone FOLDER"
+        raise OSError(f"{error} Without a network: {alone}") from error

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from qlip.core.patches import PatchBatch
 from qlip.core.quadtree import Quadtree
-from qlip.data.photos import PhotoSplits, find_photos
+from qlip.data.sources import Splits, find_pictures
 from qlip.images.processor import QlipImageProcessor
 from qlip.images.read import read_image
 from qlip.training.batch import Item, TrainBatch
@@ -172,8 +172,8 @@ class QlipDataModule(L.LightningDataModule):
             len(self.train.files), len(self.val.files), len(self.unreadable), 100 * padding_waste(lengths),
         )  # fmt: skip
 
-    def _find(self) -> PhotoSplits:
-        return find_photos(self.root, self.download_to)
+    def _find(self) -> Splits:
+        return find_pictures(self.root, self.download_to)
 
     def _photos(self, files: list[Path], targets: Targets) -> Photos:
         keep = targets.readable.nonzero().flatten()

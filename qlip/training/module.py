@@ -26,7 +26,7 @@ from qlip.training.loss import batch_cls_loss, cls_loss, residual
 from qlip.training.schedule import total_steps, warmup_cosine
 from qlip.training.targets import Shard, weights_digest
 from qlip.training.validation import ValidationMeans
-from qlip.zoo.resolve import solved_position
+from qlip.zoo.solve import solved_position
 
 Config = TypeVar("Config")
 

@@ -1,1 +1,1 @@
-"""Two small models on drawn scenes: docs/pocket.md."""
+"""How pocket-clip and pocket-llava are trained on drawn scenes, see docs/pocket.md: ``python -m recipes.pocket --help``."""

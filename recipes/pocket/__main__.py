@@ -1,4 +1,4 @@
-"""``python -m recipes.pocket``: train the pocket models, check them, draw scenes."""
+"""Entry point of ``python -m recipes.pocket``."""
 
 from recipes.pocket.cli import main
 

@@ -1,13 +1,22 @@
-"""Model cards of the two pocket models."""
+"""Model cards of the two pocket models: the README.md in each of their folders."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
 
 from huggingface_hub import ModelCardData
 
+from recipes.pocket.run import Schedule
+
 _CLIP = """A CLIP of 1.5 million parameters for 112 pixel images (patches of 14, 8 x 8 grid), trained on drawn scenes and captions of
 them. A stand-in with which methods that change CLIP's input can be tried in minutes on a laptop; it knows nothing of photographs.
+
+```python
+import qlip
+clip, processor = qlip.from_pretrained("pocket-clip", dtype="float32")    # converted: takes images of any size
+tower = qlip.load_clip("pocket-clip")                                      # its vision side, as it was trained
+```
+
+The whole stock model, from its folder:
 
 ```python
 from transformers import CLIPModel, CLIPProcessor
@@ -21,6 +30,13 @@ _LLAVA = """A LLaVA of 2 million parameters over pocket-clip's vision tower: it 
 questions about the colour, the place and the presence of shapes in drawn scenes. It has only ever seen 112 pixel images.
 
 ```python
+import qlip
+model, processor = qlip.from_pretrained("pocket-llava", dtype="float32")    # converted: takes images of any size
+```
+
+The stock model, from its folder:
+
+```python
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 from qlip.shipped import shipped
 model = LlavaForConditionalGeneration.from_pretrained(shipped("pocket-llava"), dtype="float32")
@@ -29,17 +45,17 @@ processor = AutoProcessor.from_pretrained(shipped("pocket-llava"))
 """
 
 
-def clip_card(metrics: Mapping[str, float], seed: int, schedule: Any) -> str:
-    """The card of pocket-clip."""
+def clip_card(metrics: Mapping[str, float], seed: int, schedule: Schedule) -> str:
+    """Write the card of pocket-clip."""
     return _card("pocket-clip", "zero-shot-image-classification", _CLIP, metrics, seed, schedule)
 
 
-def llava_card(metrics: Mapping[str, float], seed: int, schedule: Any) -> str:
-    """The card of pocket-llava."""
+def llava_card(metrics: Mapping[str, float], seed: int, schedule: Schedule) -> str:
+    """Write the card of pocket-llava."""
     return _card("pocket-llava", "image-text-to-text", _LLAVA, metrics, seed, schedule)
 
 
-def _card(name: str, task: str, text: str, metrics: Mapping[str, float], seed: int, schedule: Any) -> str:
+def _card(name: str, task: str, text: str, metrics: Mapping[str, float], seed: int, schedule: Schedule) -> str:
     data = ModelCardData(
         library_name="transformers", license="apache-2.0", pipeline_tag=task, tags=["qlip", "clip", "synthetic"]
     )

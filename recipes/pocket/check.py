@@ -10,6 +10,7 @@ from transformers import CLIPModel, LlavaForConditionalGeneration
 from qlip.data.language import (
     ASK_WORD,
     IMAGE_ID,
+    NEGATIVES,
     absent,
     ask_colour,
     ask_height,
@@ -28,7 +29,7 @@ BATCH = 100
 
 @torch.no_grad()
 def check_clip(clip: CLIPModel, count: int = 500) -> dict[str, float]:
-    """Share of scenes whose own caption is the closest of 100."""
+    """Measure the share of scenes whose own caption is the closest of 100."""
     clip.eval()
     tokenizer, hits = make_tokenizer("<s> $A </s>"), 0
     for number, scenes in enumerate(_batches(count)):
@@ -41,7 +42,10 @@ def check_clip(clip: CLIPModel, count: int = 500) -> dict[str, float]:
 
 @torch.no_grad()
 def check_llava(llava: LlavaForConditionalGeneration, count: int = 500) -> dict[str, float]:
-    """Share of right answers by kind of question, one question of each kind a scene; the answer is one word."""
+    """Measure the share of right answers to each kind of question.
+
+    Every scene is asked one question of each kind; an answer is one word.
+    """
     llava.eval()
     tokenizer, random = make_tokenizer("<s> $A"), Random(SEED)
     right: dict[str, int] = defaultdict(int)
@@ -55,11 +59,7 @@ def check_llava(llava: LlavaForConditionalGeneration, count: int = 500) -> dict[
             }.items():  # fmt: skip
                 asked[name].append((choice.worded(random), choice.options[0]))
             there = random.random() < 0.5
-            pair = (
-                (thing.colour, thing.shape)
-                if there
-                else absent(scene, random.choice(("random", "popular", "adversarial")), random)
-            )
+            pair = (thing.colour, thing.shape) if there else absent(scene, random.choice(NEGATIVES), random)
             asked["presence"].append((f"{ask_presence(*pair)}\n{ASK_WORD}", "yes" if there else "no"))
         features = llava.get_image_features(normalise(scenes.images)).pooler_output
         image = "<image>" * GRID * GRID

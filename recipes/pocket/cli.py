@@ -1,12 +1,9 @@
-"""The command line of the pocket world: train the two models from a seed, check them, draw scenes to look at."""
+"""The command line ``python -m recipes.pocket``: train the two models from a seed, check them, draw scenes to look at."""
 
-import hashlib
 import logging
-import shutil
-import tempfile
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import lightning as L
 import torch
@@ -14,18 +11,22 @@ from jsonargparse import auto_cli, set_parsing_settings
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from safetensors.torch import load_file, save_file
 from torchvision.utils import make_grid, save_image
-from transformers import CLIPModel, LlavaForConditionalGeneration
+from transformers import CLIPModel, LlavaForConditionalGeneration, PreTrainedModel, ProcessorMixin
 
 from qlip.data.scenes import draw_scenes
+from qlip.files import replacing_folder, sha256
 from recipes.pocket.card import clip_card, llava_card
 from recipes.pocket.check import check_clip, check_llava
+from recipes.pocket.clip import CLIP_SCHEDULE, PocketClip, Readouts
 from recipes.pocket.models import clip_processor, llava_processor
-from recipes.pocket.training import CLIP_SCHEDULE, READER_SCHEDULE, PocketClip, PocketReader, Readouts, Schedule
+from recipes.pocket.reader import READER_SCHEDULE, PocketReader
+from recipes.pocket.run import Schedule
 
 CLIP, LLAVA, READOUTS = "pocket-clip", "pocket-llava", "readouts.safetensors"
+Model = TypeVar("Model", bound=PreTrainedModel)
 
 
 def train(
@@ -35,30 +36,30 @@ def train(
     reader: Schedule = READER_SCHEDULE,
     scenes: int = 500,
 ) -> None:
-    """Train both models; a run that was stopped goes on where it stopped, and what is finished stays.
+    """Train both models; a run that was stopped goes on where it stopped, and a finished model is not trained again.
 
     Args:
-        out: Folder of the two models.
-        seed: Of weights and scenes.
-        clip: How long the CLIP is trained.
-        reader: How long projector and language model are trained.
-        scenes: How many fresh scenes the finished models are measured on.
+        out: Folder that gets the two models.
+        seed: Seed of weights and scenes.
+        clip: Schedule of pocket-clip.
+        reader: Schedule of pocket-llava's projector and language model.
+        scenes: Number of fresh scenes that the finished models are measured on, a multiple of 100.
     """
     out.mkdir(parents=True, exist_ok=True)
-    tower = PocketClip(clip, seed)
+    clip_run = PocketClip(clip, seed)
     if not (out / CLIP).is_dir():
-        fit(tower, out / "run-clip")
-        save_file(tower.readouts.state_dict(), out / READOUTS)
-        metrics = check_clip(round_weights(tower.clip), scenes)
-        save_model(tower.clip, clip_processor(), out / CLIP, clip_card(metrics, seed, clip))
+        fit(clip_run, out / "run-clip")
+        save_file(clip_run.readouts.state_dict(), out / READOUTS)
+        metrics = check_clip(round_weights(clip_run.clip), scenes)
+        save_model(clip_run.clip, clip_processor(), out / CLIP, clip_card(metrics, seed, clip))
     readouts = Readouts()
     readouts.load_state_dict(load_file(out / READOUTS))
     trained = CLIPModel.from_pretrained(out / CLIP, dtype=torch.float32)
     if not (out / LLAVA).is_dir():
-        talker = PocketReader(trained.vision_model, readouts, reader, seed)
-        fit(talker, out / "run-llava")
-        metrics = check_llava(round_weights(talker.llava), scenes)
-        save_model(talker.llava, llava_processor(), out / LLAVA, llava_card(metrics, seed, reader))
+        reader_run = PocketReader(trained.vision_model, readouts, reader, seed)
+        fit(reader_run, out / "run-llava")
+        metrics = check_llava(round_weights(reader_run.llava), scenes)
+        save_model(reader_run.llava, llava_processor(), out / LLAVA, llava_card(metrics, seed, reader))
     check(out, scenes)
 
 
@@ -66,18 +67,18 @@ def check(folder: Path = Path("checkpoints/pocket"), scenes: int = 500) -> None:
     """Measure both models on fresh scenes of the size they were trained on, and print their sha256.
 
     Args:
-        folder: Where `train` put them.
-        scenes: How many.
+        folder: Folder that `train` put the two models into.
+        scenes: Number of scenes, a multiple of 100.
     """
     measured = {
         CLIP: check_clip(CLIPModel.from_pretrained(folder / CLIP, dtype=torch.float32), scenes),
         LLAVA: check_llava(LlavaForConditionalGeneration.from_pretrained(folder / LLAVA, dtype=torch.float32), scenes),
     }
-    table = Table("model", "measure", "value")
+    table = Table("model", "measure", Column("value", overflow="fold"))
     for name, metrics in measured.items():
         for measure, value in metrics.items():
             table.add_row(name, measure, f"{value:.3f}")
-        table.add_row(name, "sha256", hashlib.sha256((folder / name / "model.safetensors").read_bytes()).hexdigest())
+        table.add_row(name, "sha256", sha256(folder / name / "model.safetensors"))
     Console().print(table)
 
 
@@ -85,11 +86,11 @@ def draw(out: Path = Path("scenes.png"), count: int = 24, height: int = 112, wid
     """Draw scenes into one picture.
 
     Args:
-        out: The picture.
+        out: File that the picture is written to.
         count: Number of scenes.
-        height: Of a scene in pixels.
-        width: Of a scene in pixels.
-        seed: Of the scenes.
+        height: Height of a scene in pixels.
+        width: Width of a scene in pixels.
+        seed: Seed of the scenes.
     """
     scenes = draw_scenes(count, height, width, torch.Generator().manual_seed(seed))
     save_image(make_grid(scenes.images, nrow=8), out)
@@ -113,32 +114,30 @@ def fit(module: PocketClip | PocketReader, folder: Path) -> None:
 
 
 @torch.no_grad()
-def round_weights(model: Any) -> Any:
-    """Round float32 weights to what is stored of them; buffers, such as rotary frequencies, are made anew on loading."""
+def round_weights(model: Model) -> Model:
+    """Round float32 weights to float16, in which they are saved, so that what is measured is what is shipped.
+
+    Buffers, such as rotary frequencies, are not rounded: they are made anew on loading.
+    """
     for parameter in model.parameters():
         parameter.copy_(parameter.half())
     return model
 
 
-def save_model(model: Any, processor: Any, folder: Path, card: str) -> None:
-    """Write model (float16), processor and card to one folder; aside, then renamed."""
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        model.eval().half().save_pretrained(aside)
+def save_model(model: PreTrainedModel, processor: ProcessorMixin, folder: Path, card: str) -> None:
+    """Write a model (in float16), its processor and its card to one folder, which appears whole or not at all."""
+    with replacing_folder(folder) as new:
+        model.eval().half().save_pretrained(new)
         model.float()
-        processor.save_pretrained(aside)
-        (aside / "README.md").write_text(card, encoding="utf-8")
-        aside.chmod(0o755)  # a temporary folder is the user's alone
-        for file in aside.iterdir():
-            file.chmod(0o644)
-        aside.rename(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        processor.save_pretrained(new)
+        (new / "README.md").write_text(card, encoding="utf-8")
+        for file in new.iterdir():
+            file.chmod(0o644)  # safetensors writes weights that nobody but the user may read
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the command line."""
+    """Run the command line with the given arguments, or those of the process."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    auto_cli({"train": train, "check": check, "draw": draw}, args=args)
+    auto_cli({"train": train, "check": check, "draw": draw}, args=args, prog="python -m recipes.pocket")

@@ -1,4 +1,4 @@
-"""The two models, untrained: stock classes of transformers, small enough to train on a laptop."""
+"""The two models before training, and their processors: stock classes of transformers, small enough for a laptop."""
 
 import torch
 from transformers import (
@@ -40,7 +40,7 @@ _VISION = {
 
 
 def make_clip() -> CLIPModel:
-    """A CLIP for 112 pixel images, 8 x 8 patches, with a text tower of two layers."""
+    """Make a CLIP for images of 112 pixels, 8 x 8 patches, with random weights and a text tower of two layers."""
     text = {
         "vocab_size": len(make_tokenizer("$A")),
         "hidden_size": WIDTH,
@@ -58,7 +58,7 @@ def make_clip() -> CLIPModel:
 
 
 def make_llava(tower: CLIPVisionModel) -> LlavaForConditionalGeneration:
-    """A LLaVA over a copy of CLIP's trained vision tower, with a Llama of four layers."""
+    """Make a LLaVA over a copy of CLIP's trained vision tower, with a Llama of four layers and random weights."""
     text = {
         "model_type": "llama",
         "vocab_size": len(make_tokenizer("$A")),
@@ -86,18 +86,18 @@ def make_llava(tower: CLIPVisionModel) -> LlavaForConditionalGeneration:
 
 
 def image_processor() -> CLIPImageProcessor:
-    """CLIP's preprocessing at 112 pixels."""
+    """Make CLIP's preprocessing for 112 pixels."""
     size = {"shortest_edge": IMAGE_SIZE}
     return CLIPImageProcessor(size=size, crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE})
 
 
 def clip_processor() -> CLIPProcessor:
-    """What `make_clip` takes."""
+    """Make the processor of `make_clip`'s model."""
     return CLIPProcessor(image_processor(), make_tokenizer("<s> $A </s>"))
 
 
 def llava_processor() -> LlavaProcessor:
-    """What `make_llava` takes, with LLaVA-1.5's chat template."""
+    """Make the processor of `make_llava`'s model, with LLaVA-1.5's chat template."""
     return LlavaProcessor(
         image_processor(),
         make_tokenizer("<s> $A"),
@@ -110,7 +110,7 @@ def llava_processor() -> LlavaProcessor:
 
 
 def normalise(images: torch.Tensor) -> torch.Tensor:
-    """Pixels in [0, 1] as `image_processor` normalises them: ``(B, 3, n, n)``."""
+    """Normalise pixels in [0, 1] as `image_processor` does: ``(B, 3, n, n)``."""
     processor = image_processor()
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (processor.image_mean, processor.image_std))
     return (images - mean) / std

@@ -6,10 +6,10 @@ import datasets
 import pytest
 
 from qlip.towers.base import position_table
-from qlip.zoo.position_file import write_position
-from qlip.zoo.resolve import solved_position
+from qlip.zoo.position_file import POSITION_FILE, write_position
+from qlip.zoo.solve import solved_position
 from tests.evaluation.local_data import MAKERS
-from tests.families.tiny_llava import tiny_llava, tiny_processor
+from tests.families.tiny_llava import save_tiny_llava
 
 collect_ignore = [] if importlib.util.find_spec("ray") else ["run/test_ray.py"]  # too heavy for everybody's environment
 
@@ -26,10 +26,11 @@ def _cache(tmp_path_factory):
 def model_folder(tmp_path_factory) -> Path:
     """A tiny LLaVA saved as a folder, with a position beside it, as a converted model is."""
     folder = tmp_path_factory.mktemp("model")
-    model = tiny_llava()
-    model.save_pretrained(folder)
-    tiny_processor().save_pretrained(folder)
-    write_position(folder, solved_position(position_table(model.model.vision_tower), hidden=640, depth=2, fourier=24))
+    model = save_tiny_llava(folder)
+    write_position(
+        folder / POSITION_FILE,
+        solved_position(position_table(model.model.vision_tower), hidden=640, depth=2, fourier=24),
+    )
     return folder
 
 

@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from qlip.evaluation.benchmarks import get_benchmark
-from qlip.evaluation.journal import Journal, write_json
-from qlip.evaluation.run.vqa import PREDICTIONS, RESULT, Cell, evaluate, versions
+from qlip.evaluation.cell import Cell
+from qlip.evaluation.journal import Journal
+from qlip.evaluation.results import PREDICTIONS, RESULT
+from qlip.evaluation.run.vqa import evaluate, versions
+from qlip.files import write_json
 
 
 def make_run(root: Path, chance: float, percent: float, count: int = 60, **fields: Any) -> Path:
@@ -15,10 +18,10 @@ def make_run(root: Path, chance: float, percent: float, count: int = 60, **field
 
     Args:
         root: Gets the run's folder.
-        chance: Of a right answer.
+        chance: Chance of a right answer, 0 to 1.
         percent: Image tokens in percent of the stock model's.
         count: Number of questions.
-        fields: Of the cell.
+        fields: Fields of the cell that differ from the defaults.
     """
     cell = Cell(**{"benchmark": "vstar", "model": "made-up/llava-1.5-13b", **fields})
     folder = root / cell.folder
@@ -56,10 +59,10 @@ def make_sweep(root: Path, count: int = 60, sizes: tuple[int, ...] = (224, 336, 
     for size in sizes:
         native = 133 * (size / 336) ** 2
         for i, alpha in enumerate((0.1, 0.5, 1.0, 2.0)):
-            part = native / (1 + i)
-            make_run(root, 0.52 - 0.05 * abs(i - 1), part, count, size=size, alpha=alpha)
+            tokens = native / (1 + i)
+            make_run(root, 0.52 - 0.05 * abs(i - 1), tokens, count, size=size, alpha=alpha)
             for seed in range(seeds):
-                make_run(root, 0.5 - 0.04 * i, part, count, size=size, alpha=alpha, criterion="random", seed=seed)
+                make_run(root, 0.5 - 0.04 * i, tokens, count, size=size, alpha=alpha, criterion="random", seed=seed)
         for position in ("solve", "bicubic", "bilinear"):
             drop = 0.06 if position == "bilinear" else 0.0
             make_run(root, 0.5 - drop, native, count, size=size, criterion="uniform", position=position)

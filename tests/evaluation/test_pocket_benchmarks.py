@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from qlip.data import pictures
-from qlip.data.pictures import drawn, write_pictures
+from qlip.data.pictures import drawn
 from qlip.evaluation.benchmarks import get_benchmark, pocket
 from qlip.evaluation.benchmarks.pocket import write_pope, write_vstar
 
@@ -69,22 +69,3 @@ def test_a_folder_in_place_of_the_drawn_one(tmp_path: Path) -> None:
     (tmp_path / "copy").mkdir()
     write_pope(tmp_path / "copy")
     assert len(get_benchmark("pope-pocket").load(tmp_path / "copy").rows) == 20
-
-
-def test_a_folder_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    def broken(folder: Path) -> None:
-        (folder / "half").write_text("half")
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        drawn("scenes", broken, tmp_path)
-    assert list(tmp_path.iterdir()) == []
-    assert drawn("scenes", lambda folder: (folder / "whole").write_text("1"), tmp_path) == tmp_path / "scenes"
-    assert drawn("scenes", broken, tmp_path) == tmp_path / "scenes", "what is there is not drawn again"
-
-
-def test_pictures_to_train_on(tmp_path: Path) -> None:
-    write_pictures(tmp_path, train=3, val=2)
-    assert len(files(tmp_path)) == 5
-    assert {folder.name for folder in tmp_path.iterdir()} == {"train", "val"}
-    assert sorted(files(tmp_path)) == [f"train/00{i}.jpg" for i in range(3)] + ["val/000.jpg", "val/001.jpg"]

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import qlip
-from tests.families.tiny_llava import scene, tiny_llava, tiny_processor
+from tests.families.tiny_llava import save_tiny_llava, scene
 
 ROOT = Path(__file__).parents[2]
 NAME = "llava-hf/llava-1.5-7b-hf"
@@ -25,10 +25,7 @@ def blocks(page: str) -> list[str]:
 def checkpoint(tmp_path_factory):
     """A folder that holds a tiny LLaVA as the Hub holds a large one."""
     folder = tmp_path_factory.mktemp("tiny")
-    model = tiny_llava()
-    model.generation_config.suppress_tokens = None
-    model.save_pretrained(folder)
-    tiny_processor().save_pretrained(folder)
+    save_tiny_llava(folder, suppress_tokens=None)
     return folder
 
 

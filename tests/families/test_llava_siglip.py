@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from transformers import LlavaConfig, LlavaForConditionalGeneration, SiglipImageProcessor
+from transformers import LlavaForConditionalGeneration, SiglipImageProcessor, SiglipVisionConfig, SiglipVisionModel
 
 import qlip
 from qlip import Quadtree
 from tests.families.conftest import ONE, TWO
-from tests.families.tiny_llava import SPECIAL, WORDS, scene, tiny_processor
+from tests.families.tiny_llava import scene, tiny_llava, tiny_processor
 from tests.shaken import shake
 
 SIDE = 12 * 14
@@ -16,19 +16,8 @@ SIDE = 12 * 14
 @pytest.fixture
 def llava() -> LlavaForConditionalGeneration:
     sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4}
-    vision = {"model_type": "siglip_vision_model", "image_size": SIDE, "patch_size": 14, "vision_use_head": False}
-    words = {"vocab_size": len(SPECIAL + WORDS), "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-    config = LlavaConfig(
-        vision_config={**sizes, **vision},
-        text_config={"model_type": "llama", **sizes, **words, "max_position_embeddings": 4096},
-        image_token_index=SPECIAL.index("<image>"),
-        vision_feature_select_strategy="full",
-        vision_feature_layer=-2,
-    )
-    model = shake(LlavaForConditionalGeneration(config))
-    model.generation_config.eos_token_id, model.generation_config.pad_token_id = None, 0
-    model.generation_config.suppress_tokens = [SPECIAL.index("<image>")]
-    return model
+    config = SiglipVisionConfig(**sizes, image_size=SIDE, patch_size=14, vision_use_head=False)
+    return shake(tiny_llava(strategy="full", tower=SiglipVisionModel(config)))
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """A LLaVA small enough to build in a second: real classes, real chat template, random weights that do look at the image."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from PIL import Image
@@ -13,6 +15,7 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 
@@ -80,9 +83,18 @@ def tiny_processor() -> LlavaProcessor:
     )
 
 
-def tiny_llava(layer: int | list[int] = -2, strategy: str = "default", **text: int) -> LlavaForConditionalGeneration:
-    """CLIP of width 64 with 3 layers on a 24 x 24 grid, Llama of width 64 with 2 layers; the same at every call."""
-    clip = random_clip(64, 3)
+def tiny_llava(
+    layer: int | list[int] = -2, strategy: str = "default", tower: PreTrainedModel | None = None, **text: int
+) -> LlavaForConditionalGeneration:
+    """Build a LLaVA with a Llama of width 64 with 2 layers; the same at every call.
+
+    Args:
+        layer: Layers of the tower that it reads.
+        strategy: ``default`` leaves out the class token, ``full`` keeps every token.
+        tower: The vision tower, which is copied; a CLIP of width 64 with 3 layers on a 24 x 24 grid if not given.
+        text: Settings of the Llama.
+    """
+    tower = random_clip(64, 3).vision_model if tower is None else tower
     sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
     words = LlamaConfig(
         **sizes,
@@ -95,7 +107,7 @@ def tiny_llava(layer: int | list[int] = -2, strategy: str = "default", **text: i
         **{"max_position_embeddings": 4096, **text},
     )
     config = LlavaConfig(
-        vision_config=clip.vision_model.config,
+        vision_config=tower.config,
         text_config=words,
         image_token_index=SPECIAL.index("<image>"),
         vision_feature_layer=layer,
@@ -106,10 +118,19 @@ def tiny_llava(layer: int | list[int] = -2, strategy: str = "default", **text: i
         model = LlavaForConditionalGeneration(config).eval()
         for linear in (model.model.multi_modal_projector.linear_1, model.model.multi_modal_projector.linear_2):
             torch.nn.init.normal_(linear.weight, std=0.2)
-    model.model.vision_tower.load_state_dict(clip.vision_model.state_dict())
+    model.model.vision_tower.load_state_dict(tower.state_dict())
     model.generation_config.eos_token_id = None  # answers of a fixed length: random weights stop anywhere
     model.generation_config.pad_token_id = 0
     model.generation_config.suppress_tokens = [SPECIAL.index("<image>")]
+    return model
+
+
+def save_tiny_llava(folder: Path, **generation: object) -> LlavaForConditionalGeneration:
+    """Save model and processor to a folder as the Hub holds them, with the given settings of generation."""
+    model = tiny_llava()
+    model.generation_config.update(**generation)
+    model.save_pretrained(folder)
+    tiny_processor().save_pretrained(folder)
     return model
 
 

@@ -10,18 +10,10 @@ from transformers import AutoProcessor, CLIPModel, LlavaForConditionalGeneration
 from qlip.data.language import IMAGE_ID, make_tokenizer
 from qlip.data.scenes import draw_scenes
 from recipes.pocket.cli import draw, fit, main
+from recipes.pocket.clip import PocketClip, Readouts, labels, patch_objects
 from recipes.pocket.models import GRID, PATCH_SIZE, make_clip
-from recipes.pocket.training import (
-    IGNORED,
-    PocketClip,
-    PocketReader,
-    Readouts,
-    Schedule,
-    labels,
-    patch_objects,
-    questions,
-    vary_background,
-)
+from recipes.pocket.reader import IGNORED, PocketReader, questions, vary_background
+from recipes.pocket.run import Schedule
 
 TINY = Schedule(cycles=(3, 1), batch_size=4, lr=1e-3)
 
@@ -56,7 +48,7 @@ def test_a_varied_background_keeps_every_object(count: int) -> None:
         assert len(kept) == len(set(kept)) == min(len(wanted), count)
 
 
-def test_a_talk_asks_for_the_answers_and_hints_at_the_right_words() -> None:
+def test_a_conversation_asks_for_the_answers_and_hints_at_the_right_words() -> None:
     from random import Random
 
     from qlip.data.language import things
@@ -66,14 +58,15 @@ def test_a_talk_asks_for_the_answers_and_hints_at_the_right_words() -> None:
     tokens, drawn = make_tokenizer("$A"), scenes(16)
     for i in range(len(drawn)):
         scene = things(drawn, i)
-        talk, asked = reader.talk(scene, 64, Random(i)), list(questions(scene, Random(i)))
-        assert talk.ids.count(IMAGE_ID) == 64
-        assert len({len(row) for row in (talk.ids, talk.answer, talk.colour, talk.place)}) == 1
-        said = tokens.decode([token for token in talk.answer if token != IGNORED])
+        conversation, asked = reader.converse(scene, 64, Random(i)), list(questions(scene, Random(i)))
+        assert conversation.ids.count(IMAGE_ID) == 64
+        rows = (conversation.ids, conversation.answer, conversation.colour, conversation.place)
+        assert len({len(row) for row in rows}) == 1
+        said = tokens.decode([token for token in conversation.answer if token != IGNORED])
         assert said.count("</s>") == 3
-        for at, colour in enumerate(talk.colour):
+        for at, colour in enumerate(conversation.colour):
             if colour != IGNORED:
-                shape = tokens.decode([talk.ids[at]])
+                shape = tokens.decode([conversation.ids[at]])
                 thing = next((thing for thing in scene if thing.shape == shape), None)
                 assert colour == (1 + list(COLOURS).index(thing.colour) if thing else 0)
         assert len(asked) == 3
@@ -119,6 +112,7 @@ def test_the_command_trains_both_and_writes_what_transformers_loads(tmp_path: Pa
     processor = AutoProcessor.from_pretrained(tmp_path / "pocket-llava")
     inputs = processor(images=scenes(1).images[0], text="USER: <image>\nIs there a red star in the image? ASSISTANT:")
     assert inputs["input_ids"][0].count(IMAGE_ID) == GRID * GRID
+    assert all(file.stat().st_mode & 0o777 == 0o644 for file in (tmp_path / "pocket-llava").iterdir())
     card = (tmp_path / "pocket-llava/README.md").read_text()
     assert card.startswith("---\n")
     assert "| colour |" in card

@@ -9,7 +9,8 @@ from qlip import PatchBatch, PositionMLP, QlipVisionModel, Quadtree, TablePositi
 from qlip.towers.base import find_tower, position_table
 from qlip.towers.load import load_clip
 from qlip.towers.synthetic import random_clip, random_clip_from_name
-from qlip.zoo.resolve import resolve_position, solved_position
+from qlip.zoo.resolve import resolve_position
+from qlip.zoo.solve import solved_position
 
 SHAPES = {  # image side and patch side of the CLIPs in use
     "B/32": (224, 32),

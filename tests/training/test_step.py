@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from qlip.cli import main
 from qlip.training.batch import TrainBatch
-from qlip.training.cli import main
 from qlip.training.config import LossConfig, MLPConfig
 from qlip.training.loss import cls_loss
 from qlip.training.micro_batches import sum_of_micro_batches

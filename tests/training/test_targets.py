@@ -11,8 +11,8 @@ import torch.multiprocessing as mp
 from torch import Tensor
 
 from qlip.core.quadtree import Quadtree
-from qlip.data.photos import image_size
 from qlip.images.processor import QlipImageProcessor
+from qlip.images.read import read_image
 from qlip.training.targets import Encode, Shard, Targets, UnreadableImages, load_or_compute, weights_digest
 from tests.training.conftest import draw_photos
 
@@ -60,7 +60,7 @@ def test_a_second_run_reuses_and_says_so(files: list[Path], tmp_path: Path, capl
     first = compute(encoder, files, tmp_path / "cache")
     assert encoder.images == 5
     torch.testing.assert_close(first.cls[2], PROCESSOR.prepare(files[2]).mean((1, 2)))
-    assert [tuple(size) for size in first.sizes.tolist()] == [image_size(file) for file in files]
+    assert [tuple(size) for size in first.sizes.tolist()] == [read_image(file).size[::-1] for file in files]
     with caplog.at_level(logging.INFO):
         assert_same(first, compute(encoder, files, tmp_path / "cache"))
     assert encoder.images == 5

@@ -5,7 +5,8 @@ import shutil
 import pytest
 import safetensors.torch
 
-from qlip.zoo.store import load_folder, save, sha256
+from qlip.files import sha256
+from qlip.zoo.store import load_folder, save
 from tests.zoo.fake_hub import TOKEN, FakeHub
 from tests.zoo.helpers import describe, same, tiny_position
 from tests.zoo.hub_client import Client
@@ -144,7 +145,7 @@ def test_offline_says_what_runs_without_a_network(offline, hub):
     assert message.startswith(
         "me/later: HF_HUB_OFFLINE is set, and it is not in the local cache. Entries in checkpoints/"
     )
-    assert "configs/quickstart.yaml" in message
+    assert "qlip fit --config quickstart" in message
     assert "\n" not in message
     assert len(hub.requests) == before
 

@@ -4,17 +4,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, TypedDict
 
 import datasets
 import numpy as np
+from numpy.typing import NDArray
 
 from qlip.evaluation.benchmarks.source import Source, load_rows
+from qlip.evaluation.names import Scoring, Style
 
-Style = Literal["llava", "vlmevalkit", "lmms"]
-Scoring = Literal["letters", "likelihood"]
-Array = np.ndarray[Any, Any]
-Record = Mapping[str, Any]
+Array = NDArray[np.floating]
+Row = Mapping[str, Any]  # of a data set, whose columns are its authors' own
 
 SINGLE_LETTER = "Answer with the option's letter from the given choices directly."
 SINGLE_WORD = "Answer the question using a single word or phrase."
@@ -45,6 +45,35 @@ class Question:
     candidates: tuple[str, ...] = ()
 
 
+class Record(TypedDict):
+    """The answer to one question, a line of ``predictions.jsonl``."""
+
+    id: str
+    """`Question.id`."""
+    prompt: str
+    """`Question.prompt`."""
+    raw: str
+    """What the model wrote; the most likely candidate where likelihoods are compared."""
+    parsed: str | None
+    """What it meant, see `Benchmark.parse`."""
+    answer: str
+    """`Question.answer`."""
+    correct: bool
+    """Whether what it meant is the right answer."""
+    group: str
+    """`Question.group`."""
+    unit: str
+    """`Question.unit`, or the question's id where it has none."""
+    tokens: int
+    """Image tokens in the prompt."""
+    baseline_tokens: int
+    """Image tokens of the stock model."""
+    prompt_tokens: int
+    """Tokens of the whole prompt, those of the image included."""
+    seconds: float
+    """Time that the model took; a batch divides its own equally among its questions."""
+
+
 class Benchmark(ABC):
     """One benchmark: how its data is read, asked, understood and scored. A new one is a subclass in `BENCHMARKS`.
 
@@ -73,7 +102,7 @@ class Benchmark(ABC):
         return [self.question(row, index, style) for index, row in enumerate(without_pictures(source.rows))]
 
     @abstractmethod
-    def question(self, row: Mapping[str, Any], index: int, style: Style) -> Question:
+    def question(self, row: Row, index: int, style: Style) -> Question:
         """The question of one row, its image undecoded."""
 
     @abstractmethod

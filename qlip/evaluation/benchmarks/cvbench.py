@@ -1,9 +1,10 @@
 """CV-Bench: counting, relations, depth and distance (Tong et al. 2024)."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from qlip.evaluation.benchmarks.base import SINGLE_LETTER, Array, Benchmark, Question, Record, Style, add, ratio
+import numpy as np
+
+from qlip.evaluation.benchmarks.base import SINGLE_LETTER, Array, Benchmark, Question, Record, Row, Style, add, ratio
 from qlip.evaluation.benchmarks.parsing import parse_letter
 
 SOURCES = {"2D": ("ADE20K", "COCO"), "3D": ("Omni3D",)}
@@ -15,7 +16,7 @@ class CVBench(Benchmark):
     name, hub, primary = "cvbench", "nyu-visionx/CV-Bench", "combined"
     revision = "bc284db50d036958861cb60cdd7b77612052ce0d"
 
-    def question(self, row: Mapping[str, Any], index: int, style: Style) -> Question:
+    def question(self, row: Row, index: int, style: Style) -> Question:
         """The data brings its prompt with it; group is the task, unit the question."""
         options = {chr(ord("A") + i): str(choice) for i, choice in enumerate(row["choices"])}
         prompt = row["prompt"]
@@ -50,9 +51,9 @@ class CVBench(Benchmark):
         for side, sources in SOURCES.items():
             present = [scores[f"source/{source}"] for source in sources if f"source/{source}" in scores]
             if present:
-                scores[side] = sum(present) / len(present)  # type: ignore[assignment]
+                scores[side] = np.mean(present, axis=0)
                 means.append(scores[side])
-        return {"combined": sum(means) / len(means), **scores}  # type: ignore[dict-item]
+        return {"combined": np.mean(means, axis=0), **scores}
 
     def stratum(self, records: Sequence[Record]) -> str:
         """The source: its size is part of the design."""

@@ -1,13 +1,13 @@
 """MMBench, English development split, circular evaluation (Liu et al. 2024)."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from qlip.evaluation.benchmarks.base import (
     SINGLE_LETTER,
     Benchmark,
     Question,
     Record,
+    Row,
     Style,
     add,
     multiple_choice,
@@ -23,7 +23,7 @@ class MMBench(Benchmark):
     name, hub, config, split = "mmbench", "lmms-lab/MMBench", "en", "dev"
     max_new_tokens = 1024
 
-    def question(self, row: Mapping[str, Any], index: int, style: Style) -> Question:
+    def question(self, row: Row, index: int, style: Style) -> Question:
         """One rotation; ``index`` of the data is text in one language and a number in the other."""
         number = int(row["index"])
         options = {letter: str(row[letter]) for letter in "ABCD" if _given(row.get(letter))}
@@ -54,5 +54,5 @@ class MMBench(Benchmark):
         return sums
 
 
-def _given(value: Any) -> bool:
+def _given(value: object) -> bool:
     return value is not None and str(value).strip().lower() not in ("", "nan", "none")

@@ -1,9 +1,8 @@
 """MME: perception and cognition, asked in pairs (Fu et al. 2023)."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from qlip.evaluation.benchmarks.base import SINGLE_WORD, Array, Benchmark, Question, Record, Style, add, ratio
+from qlip.evaluation.benchmarks.base import SINGLE_WORD, Array, Benchmark, Question, Record, Row, Style, add, ratio
 from qlip.evaluation.benchmarks.parsing import parse_yes_no
 
 PERCEPTION = (
@@ -23,7 +22,7 @@ class MME(Benchmark):
 
     name, hub, primary, scale = "mme", "lmms-lab/MME", "perception", 1.0
 
-    def question(self, row: Mapping[str, Any], index: int, style: Style) -> Question:
+    def question(self, row: Row, index: int, style: Style) -> Question:
         """Questions end with a request for yes or no, which LLaVA replaces by one for a single word."""
         text = row["question"].strip()
         if style != "vlmevalkit":
@@ -52,13 +51,13 @@ class MME(Benchmark):
     def combine(self, sums: Mapping[str, Array]) -> dict[str, Array]:
         """Perception, cognition and each subtask."""
         groups = sorted({name.split("/")[0] for name in sums})
-        scores = {
+        scores: dict[str, Array] = {
             group: 100 * ratio(sums[f"{group}/right"], sums[f"{group}/asked"])
             + 100 * ratio(sums[f"{group}/pairs_right"], sums[f"{group}/pairs"])
             for group in groups
         }
         nothing = 0 * next(iter(scores.values()))
-        totals = {
+        totals: dict[str, Array] = {
             "perception": sum((scores[group] for group in groups if group in PERCEPTION), nothing),
             "cognition": sum((scores[group] for group in groups if group in COGNITION), nothing),
         }

@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import datasets
+from PIL import Image
 
 from qlip.data.language import (
+    NEGATIVES,
     Choice,
-    Negative,
     Thing,
     absent,
     ask_colour,
@@ -26,7 +26,7 @@ from qlip.data.language import (
     in_words,
 )
 from qlip.data.pictures import drawn, small_objects
-from qlip.evaluation.benchmarks.base import Question, Style
+from qlip.evaluation.benchmarks.base import Question, Row, Style
 from qlip.evaluation.benchmarks.parsing import parse_words
 from qlip.evaluation.benchmarks.pope import Pope
 from qlip.evaluation.benchmarks.source import Source
@@ -36,8 +36,6 @@ QUESTIONS = 500
 SEED = 20_000  # far from the seeds of training
 VERSION = "1"  # another one where the same seed draws other pictures or questions
 CLEAR = 0.06  # an object nearer to the middle than this share of the edge is not asked for its side
-JPEG: Any = {"quality": 95, "subsampling": 0}
-NEGATIVES: tuple[Negative, ...] = ("random", "popular", "adversarial")
 
 
 class VStarPocket(VStar):
@@ -52,7 +50,7 @@ class VStarPocket(VStar):
         """Rows and pictures as in V*'s own repository: ``*.jsonl``, and a JSON file beside each picture."""
         return _load(super().load, self.name, write_vstar, data, hub, revision)
 
-    def question(self, row: Mapping[str, Any], index: int, style: Style) -> Question:
+    def question(self, row: Row, index: int, style: Style) -> Question:
         """V*'s question, whatever the style, with another request at its end."""
         question = super().question(row, index, "llava")
         return replace(question, prompt=in_words(question.prompt))
@@ -95,7 +93,7 @@ def write_vstar(folder: Path) -> None:
         category, choice = _choose(index, scene, random)
         name = f"{category}/{index:03}.jpg"
         (folder / category).mkdir(exist_ok=True)
-        picture.save(folder / name, **JPEG)
+        _save(picture, folder / name)
         notes = {"question": choice.text, "options": choice.sentences}
         (folder / name).with_suffix(".json").write_text(json.dumps(notes), encoding="utf-8")
         text, letter = choice.lettered(random)
@@ -104,25 +102,29 @@ def write_vstar(folder: Path) -> None:
     (folder / "test_questions.jsonl").write_text(lines, encoding="utf-8")
 
 
+def _save(picture: Image.Image, file: Path | io.BytesIO) -> None:
+    picture.save(file, "JPEG", quality=95, subsampling=0)
+
+
 def _choose(index: int, scene: list[Thing], random: Random) -> tuple[str, Choice]:
     """Three of five questions are about colour, one about the side, one about the height."""
-    kind = index % 5
-    if kind >= 3:
-        axis = "x" if kind == 3 else "y"
+    turn = index % 5
+    if turn >= 3:
+        axis = "x" if turn == 3 else "y"
         clear = [thing for thing in scene if abs(getattr(thing, axis) - 0.5) > CLEAR]
         if clear:
-            return "relative_position", (ask_side if kind == 3 else ask_height)(random.choice(clear))
+            return "relative_position", (ask_side if turn == 3 else ask_height)(random.choice(clear))
     return "direct_attributes", ask_colour(random.choice(scene), scene, random)
 
 
 def write_pope(folder: Path) -> None:
     """Write `PopePocket`'s questions and pictures."""
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
     random = Random(SEED + 1)
     for index, (picture, scene) in enumerate(small_objects(QUESTIONS // 2, SEED + 1)):
         split = NEGATIVES[index % len(NEGATIVES)]
         file = io.BytesIO()
-        picture.save(file, "JPEG", **JPEG)
+        _save(picture, file)
         there = random.choice(scene)
         for answer, pair in (("yes", (there.colour, there.shape)), ("no", absent(scene, split, random))):
             number = str(len(rows))

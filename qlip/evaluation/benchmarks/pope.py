@@ -2,9 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
-from qlip.evaluation.benchmarks.base import SINGLE_WORD, Array, Benchmark, Question, Record, Scoring, Style, add, ratio
+import numpy as np
+
+from qlip.evaluation.benchmarks.base import (
+    SINGLE_WORD,
+    Array,
+    Benchmark,
+    Question,
+    Record,
+    Row,
+    Scoring,
+    Style,
+    add,
+    ratio,
+)
 from qlip.evaluation.benchmarks.parsing import parse_yes_no
 from qlip.evaluation.benchmarks.source import Source
 
@@ -29,7 +41,7 @@ class Pope(Benchmark):
                 unique[key] = replace(seen, group=f"{seen.group},{question.group}")
         return list(unique.values())
 
-    def question(self, row: Mapping[str, Any], index: int, style: Style) -> Question:
+    def question(self, row: Row, index: int, style: Style) -> Question:
         """One row; ``question_id`` starts anew in every split."""
         text = row["question"].strip()
         prompt = f"{text} Please answer yes or no." if style == "vlmevalkit" else f"{text}\n{SINGLE_WORD}"
@@ -55,10 +67,10 @@ class Pope(Benchmark):
         """F1, accuracy, precision, recall and the share of "yes", pooled and by split."""
         splits = sorted({name.split("/")[0] for name in sums})
         names = ("hit", "alarm", "miss", "yes", "right", "asked")
-        pooled = {name: sum(sums[f"{split}/{name}"] for split in splits) for name in names}
-        scores = self._scores(pooled)  # type: ignore[arg-type]
+        pooled = {name: np.sum([sums[f"{split}/{name}"] for split in splits], axis=0) for name in names}
+        scores = self._scores(pooled)
         by_split = {split: self._scores({name: sums[f"{split}/{name}"] for name in names}) for split in splits}
-        scores["f1_mean"] = _mean([by_split[split]["f1"] for split in splits])
+        scores["f1_mean"] = np.mean([by_split[split]["f1"] for split in splits], axis=0)
         return scores | {f"{split}/{k}": v for split, inner in by_split.items() for k, v in inner.items()}
 
     def _scores(self, counts: Mapping[str, Array]) -> dict[str, Array]:
@@ -70,8 +82,3 @@ class Pope(Benchmark):
             "recall": ratio(hit, hit + counts["miss"], self.scale),
             "yes_ratio": ratio(counts["yes"], counts["asked"], self.scale),
         }
-
-
-def _mean(values: Sequence[Array]) -> Array:
-    """Mean over a list of arrays of one shape."""
-    return sum(values) / len(values)  # type: ignore[return-value]

@@ -2,9 +2,8 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
-from qlip.evaluation.benchmarks.base import Benchmark, Question, Style, multiple_choice
+from qlip.evaluation.benchmarks.base import Benchmark, Question, Row, Style, multiple_choice
 from qlip.evaluation.benchmarks.parsing import parse_letter, parse_words, split_options
 
 REQUEST = re.compile(r"\s*Please answer directly with [^\n]*$")
@@ -15,7 +14,7 @@ class RealWorldQA(Benchmark):
 
     name, hub = "realworldqa", "xai-org/RealworldQA"
 
-    def question(self, row: Mapping[str, Any], index: int, style: Style) -> Question:
+    def question(self, row: Row, index: int, style: Style) -> Question:
         """The question embeds its options and its request; VLMEvalKit splits them off and words them anew."""
         text, answer = row["question"].strip(), row["answer"].strip()
         bare, options = split_options(text)

@@ -1,9 +1,8 @@
 """ScienceQA, the questions with a picture (Lu et al. 2022)."""
 
 from collections.abc import Mapping
-from typing import Any
 
-from qlip.evaluation.benchmarks.base import Benchmark, Question, Style, multiple_choice
+from qlip.evaluation.benchmarks.base import Benchmark, Question, Row, Style, multiple_choice
 from qlip.evaluation.benchmarks.parsing import parse_letter
 
 
@@ -13,7 +12,7 @@ class ScienceQA(Benchmark):
     name, hub, config = "scienceqa", "lmms-lab/ScienceQA", "ScienceQA-IMG"
     max_new_tokens = 1024
 
-    def question(self, row: Mapping[str, Any], index: int, style: Style) -> Question:
+    def question(self, row: Row, index: int, style: Style) -> Question:
         """The answer is an index into the choices."""
         options = {chr(ord("A") + i): str(choice) for i, choice in enumerate(row["choices"])}
         hint = (row.get("hint") or "").strip()

@@ -1,17 +1,23 @@
 """Where the rows and pictures of a benchmark come from: the Hub at a revision, or a folder."""
 
 import io
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import datasets
 from huggingface_hub import HfApi
 from PIL import Image
 
 from qlip.images.read import ImageLike
+
+
+class EncodedImage(TypedDict):
+    """A picture as `datasets` leaves it undecoded; at least one of the two is there."""
+
+    bytes: bytes | None
+    path: str
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class Source:
         Raises:
             ValueError: if the row has none.
         """
-        image: Any = self.rows[row]["image"]
+        image = self.rows[row]["image"]
         if image is None:
             raise ValueError(f"data: row {row} of {self.origin} has no image; takes rows with one")
         if isinstance(image, str):
@@ -50,10 +56,14 @@ class Source:
             rows = rows.cast_column("image", datasets.Image(decode=False))
         return [self._size(value) for value in rows.select_columns("image")["image"]]
 
-    def _size(self, value: Any) -> tuple[int, int]:
-        file: Any = (self.root or Path()) / value if isinstance(value, str) else value["path"]
-        if isinstance(value, dict) and value["bytes"] is not None:
+    def _size(self, value: str | EncodedImage) -> tuple[int, int]:
+        file: Path | str | io.BytesIO
+        if isinstance(value, str):
+            file = (self.root or Path()) / value
+        elif value["bytes"] is not None:
             file = io.BytesIO(value["bytes"])
+        else:
+            file = value["path"]
         with Image.open(file) as picture:
             return picture.size
 
@@ -63,8 +73,8 @@ def load_rows(hub: str, config: str | None, split: str, data: Path | None, revis
 
     Args:
         hub: Dataset id on the Hub.
-        config: Its configuration, None for the default.
-        split: Its split.
+        config: Name of the configuration, None for the default.
+        split: Name of the split.
         data: Folder to use in place of the Hub: what ``Dataset.save_to_disk`` wrote, or a copy of the repository.
         revision: Commit, branch or tag; the newest commit if not given.
 
@@ -110,8 +120,3 @@ def resolve_revision(hub: str, revision: str | None) -> str:
     if revision is not None and re.fullmatch("[0-9a-f]{40}", revision):
         return revision
     return str(HfApi().dataset_info(hub, revision=revision).sha)
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))

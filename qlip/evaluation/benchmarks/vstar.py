@@ -1,16 +1,16 @@
 """V*: fine detail in large photographs (Wu and Xie 2024)."""
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import datasets
 from huggingface_hub import snapshot_download
 
-from qlip.evaluation.benchmarks.base import SINGLE_LETTER, Benchmark, Question, Scoring, Style, multiple_choice
+from qlip.evaluation.benchmarks.base import SINGLE_LETTER, Benchmark, Question, Row, Scoring, Style, multiple_choice
 from qlip.evaluation.benchmarks.parsing import parse_letter, split_options
-from qlip.evaluation.benchmarks.source import Source, check_folder, read_json, resolve_revision
+from qlip.evaluation.benchmarks.source import Source, check_folder, resolve_revision
 
 
 class VStar(Benchmark):
@@ -57,7 +57,7 @@ class VStar(Benchmark):
             )
         return [self._sentences(source, index) for index in range(len(source.rows))]
 
-    def question(self, row: Mapping[str, Any], index: int, style: Style) -> Question:
+    def question(self, row: Row, index: int, style: Style) -> Question:
         """Four options about attributes, two about relative positions."""
         text = row["text"].strip()
         question, options = split_options(text)
@@ -71,7 +71,7 @@ class VStar(Benchmark):
     def _sentences(self, source: Source, index: int) -> Question:
         row = source.rows[index]
         assert source.root is not None
-        notes = read_json((source.root / row["image"]).with_suffix(".json"))
+        notes = json.loads((source.root / row["image"]).with_suffix(".json").read_text(encoding="utf-8"))
         text, candidates = notes["question"], tuple(notes["options"])
         return Question(f"{index}:{row['image']}", index, text, candidates[0], row["category"], candidates=candidates)
 

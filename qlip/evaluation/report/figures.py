@@ -2,24 +2,24 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, Normalize, TwoSlopeNorm
+from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from qlip.evaluation.benchmarks.base import Array
 from qlip.evaluation.report.paper import PaperSweep
-from qlip.evaluation.report.tables import Grid
-from qlip.evaluation.results import Group, Result
+from qlip.evaluation.report.tables import ScoreGrid
+from qlip.evaluation.results import BiasPoint, Group, Result
 
 GAIN, BASELINE, RANDOM, QLIP = "#2e9e5b", "#c0392b", "#3b7dd8", "#222222"
 POSITIONS = {
-    "": "#222222", "mlp": "#222222", "solve": "#222222",
+    "": QLIP, "mlp": QLIP, "solve": QLIP,
     "bicubic": "#c0392b", "bilinear": "#e08a1e", "nearest": "#7d5ba6", "zero": "#888888",
 }  # fmt: skip
 CRITERIA = {
@@ -34,8 +34,8 @@ class Curve:
 
     Attributes:
         size: Shortest edge in pixels, or "native".
-        x: ``(A,)``.
-        y: ``(R, A)``, a row a repetition.
+        x: Tokens in percent of the stock model's, or alphas, ``(A,)``.
+        y: Scores, ``(R, A)``, a row for each repetition.
     """
 
     size: int | str
@@ -43,12 +43,12 @@ class Curve:
     y: Array
 
 
-def heat_map(grid: Grid) -> Figure:
+def heat_map(grid: ScoreGrid) -> Figure:
     """Tables 3 to 6: score over size and alpha, green above the stock model, red below; the best cell is framed."""
     rows, columns = grid.score.shape
     figure = Figure(figsize=(max(2.2 + 0.46 * columns, 7.2), 1.5 + 0.3 * rows), layout="constrained")
     axes = figure.subplots()
-    low, high = np.nanmin(grid.score), np.nanmax(grid.score)
+    low, high = float(np.nanmin(grid.score)), float(np.nanmax(grid.score))
     middle = grid.baseline if grid.baseline is not None else (low + high) / 2
     norm = TwoSlopeNorm(middle, min(low, middle - 1e-6), max(high, middle + 1e-6))
     axes.imshow(grid.score, cmap=_red_white_green(), norm=norm, aspect="auto")
@@ -95,12 +95,12 @@ def selection(title: str, metric: str, lines: Mapping[str, Sequence[Curve]], bas
     """Figures 7, 18 and 19: a criterion against random selection, a panel a size; random as a band over its seeds.
 
     Args:
-        title: Of the figure.
+        title: Title of the figure.
         metric: Name of the score.
         lines: Curves by criterion; those of ``random`` light from least to most, dark one standard deviation about
             the mean.
         baseline: The stock model's score.
-        x: ``tokens`` or ``alpha``.
+        x: What the axis shows, ``tokens`` or ``alpha``.
     """
     named = [(name, curve) for name, curves in lines.items() for curve in curves]
     sizes = sorted({curve.size for _, curve in named}, key=lambda size: (isinstance(size, str), size))
@@ -167,10 +167,33 @@ def accuracy_over_size(
     return figure
 
 
-def paper_grid(sweep: PaperSweep) -> Grid:
+def biases(points: Sequence[BiasPoint]) -> Figure:
+    """Figure 4: mesoscopic measure, interpolation bias and cos [CLS] over size; dashed lines are with quadtree."""
+    figure = Figure(figsize=(12.6, 3.8), layout="constrained")
+    mesoscopic, interpolation, cosine = panels = figure.subplots(1, 3)
+    titles = ("cos [CLS], positions zero (mesoscopic)", "interpolation bias (eq. 1)", "cos [CLS]")
+    for position, merged in dict.fromkeys((point.position, point.quadtree) for point in points):
+        mine = [point for point in points if (point.position, point.quadtree) == (position, merged)]
+        sizes = [point.size for point in mine]
+        line = partial(Axes.plot, color=POSITIONS[position], ls="--" if merged else "-", lw=1.4)
+        label = f"{position}{', quadtree' if merged else ''}"
+        line(mesoscopic if position == "zero" else cosine, sizes, [point.cosine for point in mine], label=label)
+        if position != "zero":
+            values = [point.interpolation_bias for point in mine if point.interpolation_bias is not None]
+            line(interpolation, sizes, values, label=label)
+    for panel, title in zip(panels, titles, strict=True):
+        panel.set_title(title, fontsize=10, loc="left")
+        panel.set_xlabel("side of the image, px")
+        panel.grid(alpha=0.25)
+        if panel.lines:
+            panel.legend(fontsize=7)
+    return figure
+
+
+def paper_grid(sweep: PaperSweep) -> ScoreGrid:
     """One of the paper's tables 3 to 6."""
     title = f"paper, table {sweep.number}: V*, LLaVA-QLIP-{sweep.model.upper()}, {sweep.criterion} selection"
-    return Grid(title, sweep.sizes, sweep.alphas, sweep.accuracy, sweep.baseline)
+    return ScoreGrid(title, sweep.sizes, sweep.alphas, sweep.accuracy, sweep.baseline)
 
 
 def paper_curves(sweep: PaperSweep) -> list[Curve]:
@@ -181,11 +204,10 @@ def paper_curves(sweep: PaperSweep) -> list[Curve]:
 
 def curves(cells: Iterable[Result]) -> list[Curve]:
     """Cells as curves over tokens, a curve a size; cells that differ in their seed alone are repetitions."""
-    by_size: dict[int | str, dict[tuple[float, Any], list[Result]]] = {}
-    for cell in cells:
-        config = cell.config
-        place = (config["alpha"], config["max_tokens"])
-        by_size.setdefault(config["size"] or "native", {}).setdefault(place, []).append(cell)
+    by_size: dict[int | str, dict[tuple[float, int | None], list[Result]]] = {}
+    for run in cells:
+        place = (run.cell.alpha, run.cell.max_tokens)
+        by_size.setdefault(run.size, {}).setdefault(place, []).append(run)
     made = []
     for size, places in by_size.items():
         runs = sorted(places.values(), key=lambda cells: sum(cell.percent for cell in cells) / len(cells))
@@ -198,9 +220,8 @@ def curves(cells: Iterable[Result]) -> list[Curve]:
 def sweep_kinds(group: Group) -> dict[tuple[str, str, str], list[Result]]:
     """The cells of a group by criterion, crop and position: what may share a figure."""
     kinds: dict[tuple[str, str, str], list[Result]] = {}
-    for cell in group.cells:
-        config = cell.config
-        kinds.setdefault((config["criterion"], config["crop"], config["position"] or ""), []).append(cell)
+    for run in group.cells:
+        kinds.setdefault((run.cell.criterion, run.cell.crop, run.cell.position or ""), []).append(run)
     return kinds
 
 
@@ -226,14 +247,14 @@ def _tokens_axis(axes: Axes, values: Sequence[float], label: bool = True) -> Non
         axes.set_xlabel("image tokens, % of the stock model's (logarithmic)")
 
 
-def _size_colours(sizes: Sequence[int | str]) -> dict[int | str, Any]:
+def _size_colours(sizes: Sequence[int | str]) -> dict[int | str, tuple[float, ...]]:
     scale = Normalize(0, max(len(sizes) - 1, 1))
     return {size: colormaps["viridis"](0.9 * scale(i)) for i, size in enumerate(sizes)}
 
 
-def _red_white_green() -> Any:
+def _red_white_green() -> Colormap:
     return LinearSegmentedColormap.from_list("stock", ["#f28b82", "#ffffff", "#6fcf8f"]).with_extremes(bad="#eeeeee")
 
 
-def _frame(column: float, row: float) -> Any:
+def _frame(column: float, row: float) -> Rectangle:
     return Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="#111111", lw=1.6)

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from qlip.evaluation.benchmarks.base import Array
+from qlip.evaluation.config import PAPER_RESULTS
 
-FOLDER = Path(__file__).parent / "paper_results"
 QUESTIONS = 191  # of V*, so that every value of tables 3 to 6 is k/191
 COLUMNS = {"vstar": "vstar", "mmbench": "mmbench", "pope": "pope_f1", "cvbench": "cvbench"}
 
@@ -18,12 +18,12 @@ class PaperSweep:
     """One of tables 3 to 6.
 
     Attributes:
-        number: Of the table.
-        model: 7b or 13b.
-        criterion: derivative or random.
+        number: Number of the table, 3 to 6.
+        model: Size of the language model, 7b or 13b.
+        criterion: Split criterion, derivative or random.
         sizes: Shortest edges in pixels, ``S`` of them.
-        alphas: ``A`` of them.
-        accuracy: ``(S, A)``, in percent.
+        alphas: Split thresholds, ``A`` of them.
+        accuracy: Accuracy in percent, ``(S, A)``.
         baseline: Accuracy of the stock model, in percent.
     """
 
@@ -36,13 +36,13 @@ class PaperSweep:
     baseline: float
 
 
-def read_table(name: str, folder: Path = FOLDER) -> list[dict[str, str]]:
+def read_table(name: str, folder: Path = PAPER_RESULTS) -> list[dict[str, str]]:
     """Rows of one of the files."""
     with (folder / name).open(newline="") as file:
         return list(csv.DictReader(file))
 
 
-def read_sweeps(folder: Path = FOLDER) -> list[PaperSweep]:
+def read_sweeps(folder: Path = PAPER_RESULTS) -> list[PaperSweep]:
     """Tables 3 to 6."""
     baselines = {row["model"]: float(row["vstar"]) for row in read_table("table1-benchmarks.csv", folder)}
     sweeps = []
@@ -57,7 +57,7 @@ def read_sweeps(folder: Path = FOLDER) -> list[PaperSweep]:
     return sweeps
 
 
-def reported(model: str, benchmark: str, folder: Path = FOLDER) -> tuple[float, float] | None:
+def reported(model: str, benchmark: str, folder: Path = PAPER_RESULTS) -> tuple[float, float] | None:
     """Table 1: the stock model's score and QLIP's, if the paper has this model."""
     rows = {row["model"]: row for row in read_table("table1-benchmarks.csv", folder)}
     name = next((name for name in rows if "+" not in name and model.lower().startswith(name)), None)

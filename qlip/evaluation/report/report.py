@@ -12,41 +12,31 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from qlip._version import __version__
+from qlip.evaluation.benchmarks.base import Array
+from qlip.evaluation.config import ReportConfig
 from qlip.evaluation.report import figures, tables
 from qlip.evaluation.report.page import METHOD, STYLE
-from qlip.evaluation.report.paper import FOLDER, read_sweeps
-from qlip.evaluation.results import Group, Result, find_results, group_results
-from qlip.evaluation.run import bias
+from qlip.evaluation.report.paper import read_sweeps
+from qlip.evaluation.results import BIAS, Group, Result, find_results, group_results, read_points
+from qlip.files import write_bytes, write_text
 
 UNCUT = "uniform"
-Part = tuple[str, "tables.Table | Figure"]
-
-
-@dataclass(frozen=True)
-class ReportConfig:
-    """Draw the tables and figures of a folder of finished runs."""
-
-    dir: Path
-    """Folder of finished runs, searched to any depth."""
-    out: Path | None = None
-    """Where the report goes; DIR/report if not given."""
-    paper: Path = FOLDER
-    """Folder with the paper's numbers; left out of the page if it is not there."""
+Exhibit = tuple[str, "tables.Table | Figure"]  # with its name
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page.
+    """What stands under one heading of the page.
 
     Attributes:
-        title: Its heading.
+        title: The heading.
         text: What to know about it, as HTML.
-        parts: Tables and figures with their names.
+        exhibits: Tables and figures with their names.
     """
 
     title: str
     text: str
-    parts: list[Part]
+    exhibits: list[Exhibit]
 
 
 def write_report(config: ReportConfig) -> Path:
@@ -57,23 +47,21 @@ def write_report(config: ReportConfig) -> Path:
     """
     groups = group_results(find_results(config.dir))
     out = config.out or config.dir / "report"
-    for name in ("tables", "figures"):
-        (out / name).mkdir(parents=True, exist_ok=True)
     sections = [*our_sections(groups, config.paper), *bias_sections(config.dir)]
     if config.paper.is_dir():
         sections.append(paper_section(config.paper))
     pages, lines = [], ["# QLIP: evaluation", ""]
     for section in sections:
         body, markdown = [], []
-        for name, part in section.parts:
-            shown = _show(name, part, out)
+        for name, exhibit in section.exhibits:
+            shown = _show(name, exhibit, out)
             body.append(shown[0])
             markdown.append(shown[1])
         pages.append(f"<section><h2>{html.escape(section.title)}</h2><p>{section.text}</p>{''.join(body)}</section>")
         lines += [f"## {section.title}", "", section.text.replace("<b>", "**").replace("</b>", "**"), "", *markdown]
-    (out / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text(out / "report.md", "\n".join(lines) + "\n")
     page = out / "index.html"
-    page.write_text(_page("".join(pages)), encoding="utf-8")
+    write_text(page, _page("".join(pages)))
     return page
 
 
@@ -82,27 +70,27 @@ def our_sections(groups: list[Group], paper: Path) -> Iterator[Section]:
     first = [tables.benchmark_table(groups, paper), tables.fine_grained_table(groups, paper)]
     yield Section("Benchmarks (tables 1 and 2)", METHOD, [(table.name, table) for table in first])
     for index, group in enumerate(groups):
-        parts = [*group_figures(group, f"g{index}-{group.benchmark.name}")]
-        if parts:
-            yield Section(f"Sweep: {group.name}", _spread(group), parts)
+        exhibits = [*group_exhibits(group, f"g{index}-{group.benchmark.name}")]
+        if exhibits:
+            yield Section(f"Sweep: {group.name}", _spread(group), exhibits)
     cells = tables.cell_table(groups)
     yield Section("Every run", "Differences are paired: the same questions, the same resamples.", [(cells.name, cells)])
 
 
 def bias_sections(root: Path) -> Iterator[Section]:
     """Figure 4, for every finished ``evaluate.py bias`` under the folder."""
-    for index, path in enumerate(sorted(root.rglob(bias.BIAS))):
+    for index, path in enumerate(sorted(root.rglob(BIAS))):
         text = (
             f"From {html.escape(path.parent.name)}/bias.json. Dashed lines are with quadtree; 1 is no mesoscopic bias."
         )
-        yield Section("Biases of the encoder (figure 4)", text, [(f"bias{index}", bias.draw(bias.read_rows(path)))])
+        yield Section("Biases of the encoder (figure 4)", text, [(f"bias{index}", figures.biases(read_points(path)))])
 
 
-def group_figures(group: Group, stem: str) -> Iterator[Part]:
-    """The figures that a group has the runs for."""
+def group_exhibits(group: Group, stem: str) -> Iterator[Exhibit]:
+    """The figures and tables that a group has the runs for."""
     metric = f"{group.benchmark.name}, {group.benchmark.primary}"
     stock = group.baseline.score.value if group.baseline else None
-    baselines = {kind: run.score.value for kind, run in group.baselines.items()}
+    baselines = {name: run.score.value for name, run in group.baselines.items()}
     kinds = figures.sweep_kinds(group)
     uncut = _uncut_lines(kinds)
     if uncut:
@@ -125,7 +113,7 @@ def group_figures(group: Group, stem: str) -> Iterator[Part]:
         name = f"{stem}-criteria-{size}"
         yield name, figures.criteria(title, metric, lines, stock)
         yield name, tables.budget_table(group, name, size)
-    for index, grid in enumerate(tables.grids(group)):
+    for index, grid in enumerate(tables.score_grids(group)):
         if grid.score.size > 1:
             table = grid.table(f"{stem}-grid{index}")
             yield table.name, figures.heat_map(grid)
@@ -134,21 +122,23 @@ def group_figures(group: Group, stem: str) -> Iterator[Part]:
 
 def paper_section(folder: Path) -> Section:
     """The paper's own sweeps, drawn as ours are; over alpha, for the paper does not give the tokens."""
-    parts: list[Part] = []
+    exhibits: list[Exhibit] = []
     sweeps = read_sweeps(folder)
     for model in sorted({sweep.model for sweep in sweeps}, key=len):
         mine = {sweep.criterion: sweep for sweep in sweeps if sweep.model == model}
         derivative, random = mine["derivative"], mine["random"]
         uncut = {"mlp": (np.array(random.sizes), random.accuracy[:, 0])}  # never merging is random with alpha 0
         title = f"paper, figure 5: V*, {model.upper()}, no quadtree"
-        parts.append((f"paper-{model}-size", figures.accuracy_over_size(title, "accuracy, %", uncut, random.baseline)))
+        exhibits.append(
+            (f"paper-{model}-size", figures.accuracy_over_size(title, "accuracy, %", uncut, random.baseline))
+        )
         title = f"paper, figures 7, 18, 19: V*, {model.upper()}"
         pair = {"derivative": figures.paper_curves(derivative), "random": figures.paper_curves(random)}
-        parts.append(
+        exhibits.append(
             (f"paper-{model}-random", figures.selection(title, "accuracy, %", pair, derivative.baseline, "alpha"))
         )
         for sweep in (derivative, random):
-            parts.append((f"paper-table{sweep.number}", figures.heat_map(figures.paper_grid(sweep))))
+            exhibits.append((f"paper-table{sweep.number}", figures.heat_map(figures.paper_grid(sweep))))
     best = max(sweeps, key=lambda sweep: sweep.accuracy.max())
     text = (
         f"Tables 3 to 6 and the figures that follow from them, as facts from arXiv 2505.23004v2; nothing here was measured "
@@ -157,14 +147,14 @@ def paper_section(folder: Path) -> Section:
         f"standard error of one cell is 3.6 points, so the best of several hundred is some points above what it would "
         f"score on fresh questions. The paper's tables do not give tokens; alpha takes their place on the axes."
     )
-    return Section("The paper's own sweeps (tables 3 to 6, figures 5, 7, 18, 19)", text, parts)
+    return Section("The paper's own sweeps (tables 3 to 6, figures 5, 7, 18, 19)", text, exhibits)
 
 
-def _uncut_lines(kinds: dict[tuple[str, str, str], list[Result]]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _uncut_lines(kinds: dict[tuple[str, str, str], list[Result]]) -> dict[str, tuple[Array, Array]]:
     """Scores over size of the cells without a quadtree, by position; only where there are two sizes or more."""
     lines = {}
     for (criterion, crop, position), cells in sorted(kinds.items()):
-        points = sorted((cell.config["size"], cell.score.value) for cell in cells if cell.config["size"])
+        points = sorted((run.cell.size, run.score.value) for run in cells if run.cell.size)
         if criterion == UNCUT and len(points) > 1:
             name = f"{position}{', square' if crop == 'square' else ''}"
             lines[name] = (np.array([size for size, _ in points]), np.array([value for _, value in points]))
@@ -176,7 +166,7 @@ def _budget_lines(kinds: dict[tuple[str, str, str], list[Result]]) -> dict[int |
     sizes: dict[int | str, dict[str, figures.Curve]] = {}
     for (criterion, crop, position), cells in sorted(kinds.items()):
         if crop == "patch" and not position:
-            for curve in figures.curves(cell for cell in cells if cell.config["max_tokens"] is not None):
+            for curve in figures.curves(run for run in cells if run.cell.max_tokens is not None):
                 sizes.setdefault(curve.size, {})[criterion] = curve
     return {size: lines for size, lines in sizes.items() if len(lines) > 1}
 
@@ -192,16 +182,18 @@ def _spread(group: Group) -> str:
     )
 
 
-def _show(name: str, part: "tables.Table | Figure", out: Path) -> tuple[str, str]:
+def _show(name: str, exhibit: "tables.Table | Figure", out: Path) -> tuple[str, str]:
     """A table or figure as HTML and as markdown, its file written."""
-    if isinstance(part, tables.Table):
-        part.write_csv(out / "tables")
-        inner = f"<div class='wide'>{part.html()}</div>"
-        if part.folded:
-            inner = f"<details><summary>{html.escape(part.title)}: {len(part.rows)} rows</summary>{inner}</details>"
-        return f"{inner}<p class='file'>tables/{part.name}.csv</p>", f"{part.markdown()}\n"
-    picture = _png(part)
-    (out / "figures" / f"{name}.png").write_bytes(picture)
+    if isinstance(exhibit, tables.Table):
+        exhibit.write_csv(out / "tables")
+        inner = f"<div class='wide'>{exhibit.html()}</div>"
+        if exhibit.folded:
+            inner = (
+                f"<details><summary>{html.escape(exhibit.title)}: {len(exhibit.rows)} rows</summary>{inner}</details>"
+            )
+        return f"{inner}<p class='file'>tables/{exhibit.name}.csv</p>", f"{exhibit.markdown()}\n"
+    picture = _png(exhibit)
+    write_bytes(out / "figures" / f"{name}.png", picture)
     coded = base64.b64encode(picture).decode()
     title = html.escape(name)
     return f"<img alt='{title}' src='data:image/png;base64,{coded}'>", f"![{name}](figures/{name}.png)\n"

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from qlip.evaluation.benchmarks.base import Array
-from qlip.evaluation.report.paper import FOLDER, read_table, reported
+from qlip.evaluation.config import PAPER_RESULTS
+from qlip.evaluation.report.paper import read_table, reported
 from qlip.evaluation.results import Group, Result
 from qlip.evaluation.statistics import Estimate, compare, held_out
+from qlip.files import replacing_file
 
 
 @dataclass(frozen=True)
@@ -20,11 +22,11 @@ class Table:
     """A table.
 
     Attributes:
-        name: Of its file.
+        name: Name of its file, without the ending.
         title: What it shows.
         header: Names of the columns.
-        rows: Cells as text.
-        folded: Shown on demand.
+        rows: The text of every field, row by row.
+        folded: Whether the page shows it on demand alone.
     """
 
     name: str
@@ -36,7 +38,7 @@ class Table:
     def write_csv(self, folder: Path) -> Path:
         """Write ``NAME.csv``."""
         path = folder / f"{self.name}.csv"
-        with path.open("w", newline="", encoding="utf-8") as file:
+        with replacing_file(path) as new, new.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([self.header, *self.rows])
         return path
 
@@ -53,8 +55,8 @@ class Table:
 
 
 def _cell(text: str) -> str:
-    kind = {"+": ' class="gain"', "-": ' class="loss"'}.get(text[:1], "") if text.endswith("*") else ""
-    return f"<td{kind}>{html.escape(text)}</td>"
+    mark = {"+": ' class="gain"', "-": ' class="loss"'}.get(text[:1], "") if text.endswith("*") else ""
+    return f"<td{mark}>{html.escape(text)}</td>"
 
 
 def number(estimate: Estimate) -> str:
@@ -80,7 +82,7 @@ def cross_fit(group: Group, baseline: Result) -> Estimate | None:
     return Estimate(value, se, value - 1.96 * se, value + 1.96 * se)
 
 
-def benchmark_table(groups: Sequence[Group], paper: Path = FOLDER) -> Table:
+def benchmark_table(groups: Sequence[Group], paper: Path = PAPER_RESULTS) -> Table:
     """Table 1: stock model, best cell, their difference, and what is left of it on questions not chosen by."""
     header = [
         "benchmark, model", "stock", "score", "QLIP, best of sweep", "of", "tokens %", "delta, same questions",
@@ -91,7 +93,7 @@ def benchmark_table(groups: Sequence[Group], paper: Path = FOLDER) -> Table:
         best = group.best
         theirs = reported(group.model, group.benchmark.name, paper) if paper.is_dir() else None
         quoted = f"{theirs[0]:g}, {theirs[1]:g}, {theirs[1] - theirs[0]:+.1f}" if theirs else ""
-        for kind, baseline in group.baselines.items() or [("", None)]:
+        for preprocessing, baseline in group.baselines.items() or [("", None)]:
             stock = number(baseline.score) if baseline else ""
             ours = ["", "", "", "", "", ""]
             if best is not None:
@@ -101,28 +103,27 @@ def benchmark_table(groups: Sequence[Group], paper: Path = FOLDER) -> Table:
                 ours[3] = delta(compare(group.benchmark, best.records, baseline.records)[group.benchmark.primary])
                 fair = cross_fit(group, baseline)
                 ours[4] = delta(fair) if fair else "too few questions"
-            rows.append([group.name, kind, stock, *ours, quoted])
+            rows.append([group.name, preprocessing, stock, *ours, quoted])
     return Table("table1", "Benchmarks, stock model and QLIP", header, rows)
 
 
-def fine_grained_table(groups: Sequence[Group], paper: Path = FOLDER) -> Table:
+def fine_grained_table(groups: Sequence[Group], paper: Path = PAPER_RESULTS) -> Table:
     """Table 2: V* by category, and POPE's F1; the paper's rows below ours."""
     header = ["model", "V* attributes", "V* relations", "V* overall", "POPE F1"]
     columns = ("direct_attributes", "relative_position", "accuracy")
     by_model: dict[str, list[str]] = {}
     for group in groups:
-        kind = group.benchmark.name.removesuffix("-pocket")
-        if kind not in ("vstar", "pope"):
+        benchmark = group.benchmark.name.removesuffix("-pocket")
+        if benchmark not in ("vstar", "pope"):
             continue
-        arms = [(f"{group.model}, stock, {kind}", run) for kind, run in group.baselines.items()]
+        arms = [(f"{group.model}, stock, {baseline}", run) for baseline, run in group.baselines.items()]
         arms += [(f"{group.model} + QLIP, best of {len(group.contenders)}", group.best)] if group.best else []
         for name, run in arms:
             row = by_model.setdefault(name, ["", "", "", ""])
-            scores = {k: Estimate(**v) for k, v in run.values["scores"].items()}
-            if kind == "pope":
-                row[3] = number(scores["f1"])
+            if benchmark == "pope":
+                row[3] = number(run.scores["f1"])
             else:
-                row[:3] = [number(scores[column]) if column in scores else "" for column in columns]
+                row[:3] = [number(run.scores[column]) if column in run.scores else "" for column in columns]
     rows = [[name, *row] for name, row in by_model.items()]
     if paper.is_dir():
         for line in read_table("table2-fine-grained.csv", paper):
@@ -141,8 +142,8 @@ def cell_table(groups: Sequence[Group]) -> Table:
             if group.baseline is not None and run is not group.baseline:
                 primary = group.benchmark.primary
                 against = delta(compare(group.benchmark, run.records, group.baseline.records)[primary])
-            tokens, unparsed = f"{run.percent:.1f}", f"{100 * run.values['unparsed']:.1f}"
-            asked = str(run.values["data"]["questions"])
+            tokens, unparsed = f"{run.percent:.1f}", f"{100 * run.unparsed:.1f}"
+            asked = str(run.data["questions"])
             rows.append([group.name, run.label, number(run.score), against, tokens, unparsed, asked, run.folder.name])
     return Table("cells", "Every run", header, rows, folded=True)
 
@@ -151,41 +152,42 @@ def budget_table(group: Group, name: str, size: int | str) -> Table:
     """Criteria at one size and equal token budgets, with paired differences from the paper's criterion and from chance.
 
     Args:
-        group: Cells with a position of their own or a square crop are left out; of several seeds the first counts.
-        name: Of the table.
+        group: The runs; cells with a position of their own or a square crop are left out, and of several seeds the first
+            counts.
+        name: Name of the table.
         size: Shortest edge in pixels, or "native".
     """
     references = ("derivative", "random")
     primary = group.benchmark.primary
-    cells: dict[tuple[int, str], Result] = {}
-    for cell in sorted(group.cells, key=lambda cell: cell.config["seed"]):
-        config = cell.config
-        plain = config["crop"] == "patch" and not config["position"] and (config["size"] or "native") == size
-        if plain and config["max_tokens"] is not None:
-            cells.setdefault((config["max_tokens"], config["criterion"]), cell)
+    runs: dict[tuple[int, str], Result] = {}
+    for run in sorted(group.cells, key=lambda run: run.cell.seed):
+        cell = run.cell
+        plain = cell.crop == "patch" and not cell.position and run.size == size
+        if plain and cell.max_tokens is not None:
+            runs.setdefault((cell.max_tokens, cell.criterion), run)
     rows = []
-    for (budget, criterion), cell in sorted(cells.items()):
-        row = [f"{budget} tokens, {criterion}", number(cell.score)]
+    for (budget, criterion), run in sorted(runs.items()):
+        row = [f"{budget} tokens, {criterion}", number(run.score)]
         for reference in references:
-            other = cells.get((budget, reference))
-            if other is None or other is cell:
+            other = runs.get((budget, reference))
+            if other is None or other is run:
                 row.append("")
             else:
-                row.append(delta(compare(group.benchmark, cell.records, other.records)[primary]))
+                row.append(delta(compare(group.benchmark, run.records, other.records)[primary]))
         rows.append(row)
     header = ["budget, criterion", "score", *(f"less {reference}" for reference in references)]
     return Table(name, f"{group.name}: criteria at equal budgets", header, rows)
 
 
 @dataclass(frozen=True)
-class Grid:
+class ScoreGrid:
     """Scores over size and alpha, one of tables 3 to 6; NaN where there is no run.
 
     Attributes:
         title: What it shows.
         sizes: Shortest edges in pixels, ``S`` of them, or "native".
-        alphas: ``A`` of them.
-        score: ``(S, A)``, the mean over seeds.
+        alphas: Split thresholds, ``A`` of them.
+        score: Mean score over seeds, ``(S, A)``.
         baseline: The stock model's score, if there is one.
     """
 
@@ -205,15 +207,14 @@ class Grid:
         return Table(name, self.title, header, rows, folded=True)
 
 
-def grids(group: Group) -> list[Grid]:
-    """The sweep of a group over size and alpha, one grid for each criterion, crop and position."""
+def score_grids(group: Group) -> list[ScoreGrid]:
+    """The sweep of a group over size and alpha, one grid of scores for each criterion, crop and position."""
     kinds: dict[tuple[str, str, str], dict[tuple[int | str, float], list[float]]] = {}
-    for cell in group.cells:
-        config = cell.config
-        if config["max_tokens"] is None and config["criterion"] != "uniform":  # alpha has no part in the others
-            kind = (config["criterion"], config["crop"], config["position"] or "")
-            place = (config["size"] or "native", config["alpha"])
-            kinds.setdefault(kind, {}).setdefault(place, []).append(cell.score.value)
+    for run in group.cells:
+        cell = run.cell
+        if cell.max_tokens is None and cell.criterion != "uniform":  # alpha has no part in the others
+            kind = (cell.criterion, cell.crop, cell.position or "")
+            kinds.setdefault(kind, {}).setdefault((run.size, cell.alpha), []).append(run.score.value)
     made = []
     for (criterion, crop, position), places in sorted(kinds.items()):
         sizes = sorted({size for size, _ in places}, key=lambda size: (isinstance(size, str), size))
@@ -221,7 +222,7 @@ def grids(group: Group) -> list[Grid]:
         values = np.full((len(sizes), len(alphas)), np.nan)
         for (size, alpha), scores in places.items():
             values[sizes.index(size), alphas.index(alpha)] = sum(scores) / len(scores)
-        parts = [group.name, criterion, *(["square crop"] if crop == "square" else []), *filter(None, [position])]
+        words = [group.name, criterion, *(["square crop"] if crop == "square" else []), *filter(None, [position])]
         baseline = group.baseline.score.value if group.baseline else None
-        made.append(Grid(", ".join(parts), sizes, alphas, values, baseline))
+        made.append(ScoreGrid(", ".join(words), sizes, alphas, values, baseline))
     return made

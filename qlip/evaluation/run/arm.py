@@ -3,24 +3,23 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from typing import Any, Literal
+from typing import TypedDict
 
 import torch
 from torch import Tensor
-from transformers import AutoProcessor, LlavaForConditionalGeneration
+from transformers import AutoProcessor, LlavaForConditionalGeneration, LlavaProcessor, PreTrainedConfig
 
 from qlip.conversion import convert, restore
-from qlip.core.quadtree import Cover, Quadtree
-from qlip.evaluation.benchmarks.base import Style
+from qlip.core.quadtree import Quadtree
+from qlip.evaluation.cell import Vision
+from qlip.evaluation.names import Dtype, Style
 from qlip.families.base import Converted
-from qlip.images.processor import Crop
+from qlip.images.pixels import Pair
 from qlip.images.read import ImageLike, pad_to_square, to_rgb
 from qlip.shipped import shipped
-from qlip.zoo.position_file import POSITION_FILE, read_position
+from qlip.zoo.position_file import saved_position
 
-Baseline = Literal["crop", "pad"]
-Dtype = Literal["float32", "bfloat16", "float16"]
+Pixels = Tensor | list[Pair]  # (B, 3, n, n) of a stock model, a pair for each image of a converted one
 
 _LLAVA = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, and "
@@ -34,43 +33,27 @@ _VLMEVALKIT = (
 CHATS: dict[Style, str] = {"llava": _LLAVA, "vlmevalkit": _VLMEVALKIT, "lmms": _LLAVA}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Vision:
-    """How an arm sees."""
-
-    baseline: Baseline | None = None
-    """The stock model: ``crop`` is Hugging Face's preprocessing, ``pad`` that of LLaVA's own repository."""
-    position: str | None = None
-    """As in `qlip.convert`; the position saved with the model if there is one, else ``solve``."""
-    size: int | None = 336
-    """Shortest edge in pixels, None for native."""
-    crop: Crop = "patch"
-    """``patch`` keeps the aspect, ``square`` cuts the middle."""
-    alpha: float = 0.1
-    """Split threshold."""
-    max_tokens: int | None = None
-    """Token budget, in place of alpha."""
-    criterion: str = "derivative"
-    """Split criterion."""
-    cover: Cover = "roots"
-    """``full`` lets the borders merge too; the paper leaves them whole."""
-    seed: int = 0
-    """Of the random criterion."""
-
-
 @dataclass(frozen=True)
-class Prepared:
+class PreparedQuestion:
     """One question, ready for the model.
 
     Attributes:
-        input_ids: ``(L,)``.
+        input_ids: Tokens of the prompt, ``(L,)``.
         pixel_values: A tensor ``(1, 3, n, n)``, or a list with one pair.
-        tokens: Image tokens in the prompt.
+        tokens: Number of image tokens in the prompt.
     """
 
     input_ids: Tensor
-    pixel_values: Any
+    pixel_values: Pixels
     tokens: int
+
+
+class ModelInputs(TypedDict):
+    """What ``generate`` takes for ``B`` questions: tokens and mask ``(B, L)``, and the images of all."""
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    pixel_values: Pixels
 
 
 class Arm:
@@ -78,18 +61,17 @@ class Arm:
 
     Args:
         model: A LLaVA, converted or not.
-        processor: The one that goes with it.
+        processor: The processor that goes with it.
         vision: How it sees.
     """
 
-    def __init__(self, model: Any, processor: Any, vision: Vision) -> None:
+    def __init__(self, model: LlavaForConditionalGeneration, processor: LlavaProcessor, vision: Vision) -> None:
         self.model, self.processor, self.vision = model, processor, vision
-        config = model.config.vision_config
+        config = _vision_config(model)
         self.baseline_tokens = (config.image_size // config.patch_size) ** 2
-        self.context = int(model.config.text_config.max_position_embeddings)
         self.pad_id = processor.tokenizer.pad_token_id
 
-    def prepare(self, image: ImageLike, text: str, seed: int) -> Prepared:
+    def prepare(self, image: ImageLike, text: str, seed: int) -> PreparedQuestion:
         """Picture and text ``<image>`` included; ``seed`` decides what a random criterion draws."""
         picture = to_rgb(image)
         if self.vision.baseline == "pad":
@@ -98,7 +80,7 @@ class Arm:
             torch.manual_seed(seed)
             inputs = self.processor(images=[picture], text=[text], return_tensors="pt")
         ids = inputs["input_ids"][0]
-        return Prepared(ids, inputs["pixel_values"], int((ids == self.model.config.image_token_id).sum()))
+        return PreparedQuestion(ids, inputs["pixel_values"], int((ids == self.model.config.image_token_id).sum()))
 
     def cost(self, width: int, height: int) -> int:
         """The most image tokens that a picture can take, from its size alone; what batches are sorted by."""
@@ -107,16 +89,17 @@ class Arm:
         h, w = self.processor.image_processor.settings.grid(height, width)
         return min(h * w, self.vision.max_tokens or h * w)
 
-    def collate(self, items: Sequence[Prepared]) -> dict[str, Any]:
+    def collate(self, items: Sequence[PreparedQuestion]) -> ModelInputs:
         """Pad on the left, images side by side: what ``generate`` takes."""
         longest = max(len(item.input_ids) for item in items)
         ids = torch.full((len(items), longest), self.pad_id, dtype=torch.long)
         mask = torch.zeros_like(ids)
-        for row, item in enumerate(items):
-            ids[row, longest - len(item.input_ids) :] = item.input_ids
-            mask[row, longest - len(item.input_ids) :] = 1
-        values = [item.pixel_values for item in items]
-        pixels = torch.cat(values) if isinstance(values[0], Tensor) else [pair for value in values for pair in value]
+        for i, item in enumerate(items):
+            ids[i, longest - len(item.input_ids) :] = item.input_ids
+            mask[i, longest - len(item.input_ids) :] = 1
+        tensors = [item.pixel_values for item in items if isinstance(item.pixel_values, Tensor)]
+        pairs = [pair for item in items if not isinstance(item.pixel_values, Tensor) for pair in item.pixel_values]
+        pixels = torch.cat(tensors) if tensors else pairs
         return {"input_ids": ids, "attention_mask": mask, "pixel_values": pixels}
 
     def encode(self, text: str) -> Tensor:
@@ -129,7 +112,7 @@ class Arm:
 
 
 @lru_cache(maxsize=1)  # the cells of a sweep share the model, which takes minutes to read
-def _load(source: str, revision: str | None, dtype: Dtype) -> tuple[Any, Any]:
+def _load(source: str, revision: str | None, dtype: Dtype) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
     revision = revision or "main"
     model = LlavaForConditionalGeneration.from_pretrained(source, revision=revision, dtype=getattr(torch, dtype))
     return model.eval(), AutoProcessor.from_pretrained(source, revision=revision)
@@ -141,8 +124,8 @@ def load_arm(source: str, vision: Vision, revision: str | None = None, dtype: Dt
     Args:
         source: Hub id or folder of a LLaVA, converted before or not, or ``pocket-llava``.
         vision: How the arm sees.
-        revision: Of a Hub id.
-        dtype: Of the weights.
+        revision: Commit, branch or tag of a Hub id; the newest commit if not given.
+        dtype: Number format that the weights are loaded in.
 
     Raises:
         OSError: if there is no such model.
@@ -154,16 +137,14 @@ def load_arm(source: str, vision: Vision, revision: str | None = None, dtype: Dt
         restore(model)
     if vision.baseline:
         return Arm(model, processor, vision)
-    patch = model.config.vision_config.patch_size
+    patch = _vision_config(model).patch_size
     tree = Quadtree(vision.alpha, vision.criterion, vision.max_tokens, patch, vision.cover)
-    position = find_position(source, vision.position)
+    position = vision.position or saved_position(source) or "solve"
     model, processor = convert(model, processor, position=position, quadtree=tree, size=vision.size, crop=vision.crop)
     return Arm(model, processor, vision)
 
 
-def find_position(source: str, position: str | None) -> Any:
-    """What `qlip.convert` should be given: the position asked for, the one saved with the model, or ``solve``."""
-    saved = Path(source) / POSITION_FILE
-    if position is None and saved.is_file():
-        return read_position(saved)
-    return position or "solve"
+def _vision_config(model: LlavaForConditionalGeneration) -> PreTrainedConfig:
+    config = model.config.vision_config
+    assert isinstance(config, PreTrainedConfig), "a loaded model has its configuration parsed"
+    return config

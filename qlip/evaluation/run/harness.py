@@ -5,16 +5,33 @@
 lmms-eval finds it through the entry point ``lmms_eval.models``. Prompts, data and parsers are the harness's own there.
 """
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, TypedDict
 
 import torch
 from lmms_eval.api.model import lmms
 from lmms_eval.models.registry_v2 import ModelManifest
+from torch import nn
 
-from qlip.evaluation.run.arm import CHATS, Vision, load_arm
+from qlip.evaluation.cell import Vision
+from qlip.evaluation.names import Dtype
+from qlip.evaluation.run.arm import CHATS, load_arm
+from qlip.images.read import ImageLike
 
 MANIFEST = ModelManifest("qlip", simple_class_path="qlip.evaluation.run.harness.QlipLlava")
+
+
+class Generation(TypedDict, total=False):
+    """How a task wants its answers generated; what else it says is about sampling, and answers are greedy here."""
+
+    max_new_tokens: int
+    until: str | list[str]
+
+
+class Request(Protocol):
+    """A question of lmms-eval: its prompt, how to generate, how to find the images of a document, and which document."""
+
+    args: tuple[str, Generation, Callable[[object], list[ImageLike]], int, str, str]
 
 
 class QlipLlava(lmms):
@@ -22,10 +39,10 @@ class QlipLlava(lmms):
 
     Args:
         pretrained: Hub id or folder of a LLaVA.
-        revision: Of a Hub id.
-        dtype: Of the weights.
-        device: Where to compute.
-        batch_size: Questions in a batch.
+        revision: Commit, branch or tag of a Hub id; the newest commit if not given.
+        dtype: Number format that the weights are loaded in: float32, bfloat16 or float16.
+        device: Device to compute on, as torch names it.
+        batch_size: Number of questions in a batch.
         vision: Fields of `Vision`: baseline, position, size, crop, alpha, max_tokens, criterion, cover, seed.
     """
 
@@ -33,7 +50,7 @@ class QlipLlava(lmms):
         self,
         pretrained: str = "llava-hf/llava-1.5-7b-hf",
         revision: str | None = None,
-        dtype: Any = "bfloat16",
+        dtype: Dtype = "bfloat16",
         device: str = "cuda",
         batch_size: int | str = 1,
         **vision: Any,
@@ -45,19 +62,20 @@ class QlipLlava(lmms):
         if unknown:
             raise ValueError(f"model_args: got {', '.join(unknown)}; takes {', '.join(Vision.__dataclass_fields__)}")
         self.arm = load_arm(pretrained, Vision(**fields), revision, dtype)
-        self.arm.model.to(device)
+        model: nn.Module = self.arm.model
+        model.to(device)
         self.where, self.batch_size = device, int(batch_size)
 
-    def generate_until(self, requests: list[Any]) -> list[str]:
-        """Greedy answers, in the order of the requests; those of like settings share a batch."""
+    def generate_until(self, requests: list[Request]) -> list[str]:
+        """Greedy answers, in the order of the requests; those that are to be generated alike share a batch."""
         answers: list[str] = []
         for batch in self._batches(requests):
             answers += self._answer(batch)
         return answers
 
-    def _batches(self, requests: list[Any]) -> Iterator[list[Any]]:
-        """Neighbours with the same settings, at most ``batch_size`` of them."""
-        batch: list[Any] = []
+    def _batches(self, requests: list[Request]) -> Iterator[list[Request]]:
+        """Neighbours that are to be generated alike, at most ``batch_size`` of them."""
+        batch: list[Request] = []
         for request in requests:
             if batch and (len(batch) == self.batch_size or request.args[1] != batch[0].args[1]):
                 yield batch
@@ -67,26 +85,26 @@ class QlipLlava(lmms):
             yield batch
 
     @torch.no_grad()
-    def _answer(self, batch: list[Any]) -> list[str]:
+    def _answer(self, batch: list[Request]) -> list[str]:
         items = []
         for context, _, to_visual, document, task, split in (request.args for request in batch):
             (image,) = to_visual(self.task_dict[task][split][document])
             items.append(self.arm.prepare(image, CHATS["llava"].format(context.replace("<image>", "").strip()), 0))
         inputs = self.arm.collate(items)
-        settings = batch[0].args[1]
-        if isinstance(inputs["pixel_values"], torch.Tensor):
-            inputs["pixel_values"] = inputs["pixel_values"].to(self.where, self.arm.model.dtype)
-        ids, mask = (inputs[name].to(self.where) for name in ("input_ids", "attention_mask"))
+        generation = batch[0].args[1]
+        ids, mask, pixels = inputs["input_ids"], inputs["attention_mask"], inputs["pixel_values"]
+        if isinstance(pixels, torch.Tensor):
+            pixels = pixels.to(self.where, self.arm.model.dtype)
         tokens = self.arm.model.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            pixel_values=inputs["pixel_values"],
-            max_new_tokens=settings.get("max_new_tokens", 128),
+            input_ids=ids.to(self.where),
+            attention_mask=mask.to(self.where),
+            pixel_values=pixels,
+            max_new_tokens=generation.get("max_new_tokens", 128),
             do_sample=False,
         )
-        return [_until(text, settings.get("until") or []) for text in self.arm.decode(tokens[:, ids.shape[1] :])]
+        return [_until(text, generation.get("until") or []) for text in self.arm.decode(tokens[:, ids.shape[1] :])]
 
-    def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
+    def loglikelihood(self, requests: list[Request]) -> list[tuple[float, bool]]:
         """Not asked for by the paper's seven tasks.
 
         Raises:
@@ -94,7 +112,7 @@ class QlipLlava(lmms):
         """
         raise NotImplementedError("loglikelihood: qlip answers tasks that generate; V* by likelihood is evaluate.py's")
 
-    def generate_until_multi_round(self, requests: list[Any]) -> list[str]:
+    def generate_until_multi_round(self, requests: list[Request]) -> list[str]:
         """Not asked for by the paper's seven tasks.
 
         Raises:

@@ -4,7 +4,6 @@ import time
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import lightning as L
 import torch
@@ -12,19 +11,26 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from qlip.evaluation.benchmarks.base import Benchmark, Question, Style
+from qlip.evaluation.benchmarks.base import Benchmark, Question, Record
 from qlip.evaluation.benchmarks.source import Source
 from qlip.evaluation.journal import Journal
-from qlip.evaluation.run.arm import Arm, Prepared
+from qlip.evaluation.names import Style
+from qlip.evaluation.run.arm import Arm, ModelInputs, Pixels, PreparedQuestion
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A batch: which questions, and their inputs."""
+class QuestionBatch:
+    """Questions that are asked together.
+
+    Attributes:
+        questions: The questions.
+        items: Each question ready for the model, on its own.
+        inputs: All of them as one input of the model.
+    """
 
     questions: list[Question]
-    items: list[Prepared]
-    inputs: dict[str, Any]
+    items: list[PreparedQuestion]
+    inputs: ModelInputs
 
 
 class Batches(Sampler[list[int]]):
@@ -34,7 +40,7 @@ class Batches(Sampler[list[int]]):
         costs: Tokens of each item. Items of like cost share a batch, which spares padding; the longest come first, so that
             too large a batch fails at once.
         batch_size: Items in a batch.
-        rank: Of this process.
+        rank: Number of this process, from 0.
         world_size: Number of processes.
     """
 
@@ -50,7 +56,7 @@ class Batches(Sampler[list[int]]):
         return len(self.batches)
 
 
-class PreparedQuestions(Dataset[tuple[Question, Prepared]]):
+class PreparedQuestions(Dataset[tuple[Question, PreparedQuestion]]):
     """Questions as an arm wants them: picture read and cut, prompt in tokens."""
 
     def __init__(self, questions: Sequence[Question], source: Source, arm: Arm, chat: str) -> None:
@@ -59,7 +65,7 @@ class PreparedQuestions(Dataset[tuple[Question, Prepared]]):
     def __len__(self) -> int:
         return len(self.questions)
 
-    def __getitem__(self, index: int) -> tuple[Question, Prepared]:
+    def __getitem__(self, index: int) -> tuple[Question, PreparedQuestion]:
         question = self.questions[index]
         # by its name, so that an answer does not hang on the batch, the rank, or how often a run was stopped
         seed = zlib.crc32(f"{self.arm.vision.seed}:{question.id}".encode())
@@ -71,11 +77,11 @@ class QuestionData(L.LightningDataModule):
     """The questions still open, agreed on by all ranks.
 
     Args:
-        questions: All of them.
-        source: Their pictures.
-        arm: Prepares them.
+        questions: All questions, answered ones included.
+        source: Has their pictures.
+        arm: Prepares them for its model.
         chat: Frame of the conversation, with ``{}`` where the question belongs.
-        journal: Knows which are answered.
+        journal: Knows which questions are answered.
         batch_size: Questions in a batch on each device.
         workers: Processes that read and cut pictures.
     """
@@ -94,9 +100,10 @@ class QuestionData(L.LightningDataModule):
         self.questions, self.source, self.arm, self.chat, self.journal = questions, source, arm, chat, journal
         self.batch_size, self.workers = batch_size, workers
 
-    def predict_dataloader(self) -> DataLoader[Any]:
+    def predict_dataloader(self) -> DataLoader[tuple[Question, PreparedQuestion]]:
         """Batches of open questions, this rank's alone."""
-        trainer: Any = self.trainer
+        trainer = self.trainer
+        assert trainer is not None, "Lightning attaches one before it asks for batches"
         # One rank reads the journal for all: another may look after the first answers are in and share out differently.
         done = trainer.strategy.broadcast({record["id"] for record in self.journal.recover()})
         questions = [question for question in self.questions if question.id not in done]
@@ -106,24 +113,26 @@ class QuestionData(L.LightningDataModule):
         batches = Batches(costs, self.batch_size, trainer.global_rank, trainer.world_size)
         return DataLoader(dataset, batch_sampler=batches, collate_fn=self._collate, num_workers=self.workers)
 
-    def _collate(self, pairs: list[tuple[Question, Prepared]]) -> Asked:
+    def _collate(self, pairs: list[tuple[Question, PreparedQuestion]]) -> QuestionBatch:
         items = [item for _, item in pairs]
-        return Asked([question for question, _ in pairs], items, self.arm.collate(items))
+        return QuestionBatch([question for question, _ in pairs], items, self.arm.collate(items))
 
-    def transfer_batch_to_device(self, batch: Asked, device: torch.device, dataloader_idx: int) -> Asked:
+    def transfer_batch_to_device(
+        self, batch: QuestionBatch, device: torch.device, dataloader_idx: int
+    ) -> QuestionBatch:
         """Move the inputs; questions stay."""
         inputs = super().transfer_batch_to_device(batch.inputs, device, dataloader_idx)
-        return Asked(batch.questions, batch.items, inputs)
+        return QuestionBatch(batch.questions, batch.items, inputs)
 
 
 class Answering(L.LightningModule):
     """Answers batches greedily and writes each to the journal.
 
     Args:
-        arm: The model.
+        arm: The model with its processor.
         benchmark: Parses the answers.
-        style: Of prompt and parser.
-        max_new_tokens: Longest answer.
+        style: Whose prompts and parser are used.
+        max_new_tokens: Tokens that an answer may have at most.
         journal: Gets the answers.
     """
 
@@ -132,7 +141,7 @@ class Answering(L.LightningModule):
         self.arm, self.benchmark, self.style, self.journal = arm, benchmark, style, journal
         self.model, self.max_new_tokens = arm.model, max_new_tokens
 
-    def predict_step(self, batch: Asked, batch_idx: int) -> int:
+    def predict_step(self, batch: QuestionBatch, batch_idx: int) -> int:
         """Ask one batch and return the number of its answers; its seconds are shared out equally."""
         start = time.perf_counter()
         if batch.questions[0].candidates:
@@ -144,21 +153,27 @@ class Answering(L.LightningModule):
         self.journal.append([self._record(*triple, seconds) for triple in triples])
         return len(answers)
 
-    def generate(self, inputs: dict[str, Any]) -> list[str]:
+    def generate(self, inputs: ModelInputs) -> list[str]:
         """Greedy answers to a batch."""
-        inputs = {**inputs, "pixel_values": self._cast(inputs["pixel_values"])}
-        tokens = self.model.generate(**inputs, max_new_tokens=self.max_new_tokens, do_sample=False, num_beams=1)
+        tokens = self.model.generate(
+            **self._cast(inputs), max_new_tokens=self.max_new_tokens, do_sample=False, num_beams=1
+        )
         return self.arm.decode(tokens[:, inputs["input_ids"].shape[1] :])
 
-    def likeliest(self, question: Question, item: Prepared) -> str:
+    def likeliest(self, question: Question, item: PreparedQuestion) -> str:
         """The candidate with the lowest mean loss over its tokens (V*'s own way)."""
         ends = [self.arm.encode(candidate) for candidate in question.candidates]
-        rows = [Prepared(torch.cat([item.input_ids, end]), item.pixel_values, item.tokens) for end in ends]
-        inputs = {k: _to(v, self.device) for k, v in self.arm.collate(rows).items()}
-        logits = self.model(**{**inputs, "pixel_values": self._cast(inputs["pixel_values"])}).logits.float()
+        items = [PreparedQuestion(torch.cat([item.input_ids, end]), item.pixel_values, item.tokens) for end in ends]
+        inputs = self.arm.collate(items)
+        inputs = ModelInputs(
+            input_ids=inputs["input_ids"].to(self.device),
+            attention_mask=inputs["attention_mask"].to(self.device),
+            pixel_values=_to(inputs["pixel_values"], self.device),
+        )
+        logits = self.model(**self._cast(inputs)).logits.float()
         losses = []
-        for row, end in enumerate(ends):  # padded on the left, so every row ends with its candidate
-            predicted = logits[row, -len(end) - 1 : -1]
+        for i, end in enumerate(ends):  # padded on the left, so every prompt ends with its candidate
+            predicted = logits[i, -len(end) - 1 : -1]
             losses.append(F.cross_entropy(predicted, end.to(predicted.device)))
         return question.candidates[int(torch.stack(losses).argmin())]
 
@@ -166,11 +181,12 @@ class Answering(L.LightningModule):
         """Wait until every rank has written its answers."""
         self.trainer.strategy.barrier("answers")
 
-    def _cast(self, pixel_values: Any) -> Any:
+    def _cast(self, inputs: ModelInputs) -> ModelInputs:
         """The stock model wants pixels in its own dtype; a converted one casts for itself."""
-        return pixel_values.to(self.model.dtype) if isinstance(pixel_values, Tensor) else pixel_values
+        pixels = inputs["pixel_values"]
+        return {**inputs, "pixel_values": pixels.to(self.model.dtype)} if isinstance(pixels, Tensor) else inputs
 
-    def _record(self, question: Question, item: Prepared, raw: str, seconds: float) -> dict[str, Any]:
+    def _record(self, question: Question, item: PreparedQuestion, raw: str, seconds: float) -> Record:
         parsed = raw if question.candidates else self.benchmark.parse(raw, question.options, self.style)
         return {
             "id": question.id,
@@ -188,8 +204,8 @@ class Answering(L.LightningModule):
         }
 
 
-def _to(value: Any, device: torch.device) -> Any:
+def _to(pixels: Pixels, device: torch.device) -> Pixels:
     """Move a tensor, or a list of pairs of tensors."""
-    if isinstance(value, Tensor):
-        return value.to(device)
-    return [tuple(part.to(device) for part in pair) for pair in value]
+    if isinstance(pixels, Tensor):
+        return pixels.to(device)
+    return [(patches.to(device), leaves.to(device)) for patches, leaves in pixels]

@@ -1,12 +1,11 @@
 """Cells of a sweep as tasks of a Ray cluster (extra ``ray``): each with its GPUs, tried again where a node dies."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import ray
 
+from qlip.evaluation.cell import Cell, Run
 from qlip.evaluation.run.sweep import is_done, run_here
-from qlip.evaluation.run.vqa import Cell, Run
 
 RETRIES = 3
 
@@ -18,12 +17,12 @@ def run_on_ray(cells: Sequence[tuple[Cell, Run]], address: str, gpus: float = 1.
     of the results. A cell that fails by itself is not tried again.
 
     Args:
-        cells: Open cells.
-        address: Of a running cluster, ``auto`` for the one of this machine, ``local`` for one of our own.
-        gpus: Of one task; 0 runs on CPUs.
+        cells: Cells without a result.
+        address: Address of a running cluster, ``auto`` for the one of this machine, ``local`` to start one.
+        gpus: Number of GPUs that a task takes; 0 runs on CPUs.
     """
     ray.init(address=None if address == "local" else address, ignore_reinit_error=True, log_to_driver=True)
-    remote: Any = ray.remote(max_retries=RETRIES, num_gpus=gpus, num_cpus=1)(_one)
+    remote = ray.remote(max_retries=RETRIES, num_gpus=gpus, num_cpus=1)(_one)
     tasks = {remote.remote(cell, run): cell for cell, run in cells}
     failed: dict[str, str] = {}
     waiting = list(tasks)

@@ -4,45 +4,29 @@ import dataclasses
 import itertools
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, TypeVar, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
-from qlip.evaluation.results import RESULT
-from qlip.evaluation.run.bias import BiasConfig, is_measured, run_bias
-from qlip.evaluation.run.vqa import Cell, Run, run_vqa
+from qlip.evaluation.cell import Cell, Run
+from qlip.evaluation.config import BiasConfig, SweepConfig
+from qlip.evaluation.results import RESULT, read_cell
+from qlip.evaluation.run.bias import is_measured, run_bias
+from qlip.evaluation.run.vqa import run_vqa
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 log = logging.getLogger(__name__)
 
 KEYS = ("out", "common", "grid", "run", "bias")
-Runner = Callable[[Sequence[tuple[Cell, Run]]], "dict[str, str]"]
-
-
-@dataclass(frozen=True)
-class SweepConfig:
-    """Measure every cell of a sweep."""
-
-    sweep: Path
-    """YAML file: out, common, run, grid, bias (see configs/sweeps)."""
-    data: Path | None = None
-    """Folder with a copy of each benchmark, DATA/BENCHMARK; in place of the Hub."""
-    model: str | None = None
-    """A LLaVA, in place of the file's."""
-    out: Path | None = None
-    """Folder of the results, in place of the file's."""
-    cells: str = "0/1"
-    """``i/n``: every n-th cell from the i-th, for arrays of jobs; i counts from 0."""
-    ray: str | None = None
-    """Address of a Ray cluster, or ``local``: every cell is a task there (extra ``ray``)."""
-    gpus: float = 1.0
-    """GPUs of one cell's task on Ray."""
-    dry_run: bool = False
-    """List the cells and what is left of them, and measure nothing."""
+Runner = Callable[[Sequence[tuple[Cell, Run]]], dict[str, str]]
+Config = TypeVar("Config", bound="DataclassInstance")
 
 
 @dataclass(frozen=True)
@@ -50,8 +34,8 @@ class Sweep:
     """The cells of a sweep, in order.
 
     Attributes:
-        cells: Each with where and on what it is measured.
-        bias: Measurement of figure 4 to go with them, if the sweep has one.
+        cells: What is measured, each with where and on what.
+        bias: The measurement of figure 4 that goes with them, if the sweep has one.
     """
 
     cells: list[tuple[Cell, Run]]
@@ -59,7 +43,7 @@ class Sweep:
 
     @property
     def open(self) -> list[tuple[Cell, Run]]:
-        """Those without a result."""
+        """The cells without a result."""
         return [(cell, run) for cell, run in self.cells if not is_done(cell, run)]
 
     @property
@@ -94,7 +78,7 @@ def read_sweep(config: SweepConfig) -> Sweep:
     return Sweep(list(unique.values()), bias)
 
 
-def expand(grid: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def expand(grid: Sequence[Mapping[str, object]]) -> Iterator[dict[str, object]]:
     """Every combination of the values of each entry; a value that is no list stands for itself."""
     for entry in grid:
         names = list(entry)
@@ -103,45 +87,48 @@ def expand(grid: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             yield dict(zip(names, combination, strict=True))
 
 
-def _typed(kind: Any, fields: dict[str, Any], source: Path) -> Any:
+def _typed(config: type[Config], fields: Mapping[str, object], source: Path) -> Config:
     """A dataclass from plain values, checked as the command line checks them."""
-    known = [field.name for field in dataclasses.fields(kind)]
+    known = [field.name for field in dataclasses.fields(config)]
     unknown = sorted(fields.keys() - set(known))
     if unknown:
         raise ValueError(f"sweep: {source} has {', '.join(unknown)}; takes {', '.join(known)}")
     try:
-        return kind(**{name: _checked(kind, name, json.dumps(value)) for name, value in fields.items()})
+        make: Callable[..., Config] = config
+        return make(**{name: _checked(config, name, json.dumps(value)) for name, value in fields.items()})
     except (ArgumentError, TypeError) as error:
         raise ValueError(f"sweep: {source}: {error}") from error
 
 
 @cache  # thousands of cells share a handful of values
-def _checked(kind: Any, name: str, value: str) -> Any:
+def _checked(config: type, name: str, value: str) -> object:
     """The value of one field, given as JSON."""
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument(f"--{name}", type=get_type_hints(kind)[name])
+    parser.add_argument(f"--{name}", type=get_type_hints(config)[name])
     return parser.parse_object({name: json.loads(value)})[name]
 
 
-def share(cells: Sequence[tuple[Cell, Run]], part: str) -> list[tuple[Cell, Run]]:
-    """Every n-th cell from the i-th, for ``part`` "i/n".
+def take_shard(cells: Sequence[tuple[Cell, Run]], shard: str) -> list[tuple[Cell, Run]]:
+    """Every n-th cell from the i-th, for a ``shard`` written "i/n".
 
     Raises:
-        ValueError: if the part is written otherwise, or i is not below n.
+        ValueError: if the shard is written otherwise, or i is not below n.
     """
-    first, slash, count = part.partition("/")
+    first, slash, count = shard.partition("/")
     if not (slash and first.isdigit() and count.isdigit() and int(first) < int(count)):
-        raise ValueError(f"cells: got {part!r}; takes i/n with i from 0 to n - 1, for example 0/8")
+        raise ValueError(f"cells: got {shard!r}; takes i/n with i from 0 to n - 1, for example 0/8")
     return list(cells[int(first) :: int(count)])
 
 
 def is_done(cell: Cell, run: Run) -> bool:
-    """Whether a cell has its result."""
+    """Whether a cell has its result.
+
+    Raises:
+        ValueError: if the result that is there does not describe a cell.
+    """
     assert run.out is not None
     path = run.out / RESULT
-    return path.is_file() and json.loads(path.read_text(encoding="utf-8"))["config"] == json.loads(
-        json.dumps(asdict(cell))
-    )
+    return path.is_file() and read_cell(path) == cell
 
 
 def run_here(cells: Sequence[tuple[Cell, Run]]) -> dict[str, str]:
@@ -161,14 +148,14 @@ def run_here(cells: Sequence[tuple[Cell, Run]]) -> dict[str, str]:
 
 
 def run_sweep(config: SweepConfig, runner: Runner = run_here) -> Sweep:
-    """Measure what is left of this part of a sweep; figure 4 comes last, and belongs to part 0.
+    """Measure what is left of a shard of a sweep; figure 4 comes last, and belongs to shard 0.
 
     Raises:
         OSError: if cells failed, naming them; run again to try them again.
         ValueError: if figure 4's images are not there or an option is not taken.
     """
     whole = read_sweep(config)
-    sweep = Sweep(share(whole.cells, config.cells), whole.bias if config.cells.startswith("0/") else None)
+    sweep = Sweep(take_shard(whole.cells, config.cells), whole.bias if config.cells.startswith("0/") else None)
     if config.dry_run:
         return sweep
     failed = runner(sweep.open)

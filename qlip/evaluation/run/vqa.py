@@ -3,104 +3,31 @@
 import hashlib
 import json
 import platform
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, get_args
 
 import lightning as L
 from lightning.pytorch.callbacks import RichProgressBar
 
 from qlip._version import __version__
-from qlip.core.criteria import get_criterion
 from qlip.evaluation.benchmarks import Benchmark, get_benchmark
-from qlip.evaluation.benchmarks.base import Question, Record, Scoring, Style
+from qlip.evaluation.benchmarks.base import Question, Record
 from qlip.evaluation.benchmarks.source import Source
-from qlip.evaluation.journal import Journal, write_json
-from qlip.evaluation.results import PREDICTIONS, RESULT
-from qlip.evaluation.run.arm import CHATS, Arm, Vision, load_arm
+from qlip.evaluation.cell import Cell, Run
+from qlip.evaluation.journal import Journal
+from qlip.evaluation.results import PREDICTIONS, RESULT, DataDescription, Evaluation, ResultFile
+from qlip.evaluation.run.arm import CHATS, Arm, load_arm
 from qlip.evaluation.run.predict import Answering, QuestionData
 from qlip.evaluation.statistics import score, summary
+from qlip.files import write_json
 
 CONFIG = "config.json"
 PACKAGES = ("torch", "transformers", "lightning", "datasets")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cell(Vision):
-    """What is measured: the benchmark, the arm, the wording. Two runs of one cell measure the same thing."""
-
-    benchmark: str
-    """vstar, mmbench, pope, cvbench, scienceqa, mme or realworldqa."""
-    model: str
-    """A LLaVA: Hub id or folder, converted before or not."""
-    model_revision: str | None = None
-    """Revision of a Hub id."""
-    prompt_style: Style = "llava"
-    """Whose prompts and parsers."""
-    scoring: Scoring = "letters"
-    """``likelihood`` is the official way of V*."""
-    hub: str | None = None
-    """Hub id of the data, in place of the benchmark's own."""
-    data_revision: str | None = None
-    """Its revision; the newest, or the pinned one, if not given."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Of the weights."""
-    max_new_tokens: int | None = None
-    """Longest answer; the benchmark's own if not given."""
-    limit: int | None = None
-    """Ask the first questions alone."""
-
-    def __post_init__(self) -> None:
-        benchmark = get_benchmark(self.benchmark)
-        get_criterion(self.criterion)
-        for name, taken in (("prompt_style", get_args(Style)), ("scoring", benchmark.scorings)):
-            if getattr(self, name) not in taken:
-                raise ValueError(
-                    f"{name}: got {getattr(self, name)!r}; {self.benchmark} takes {', '.join(map(repr, taken))}"
-                )
-        for name in ("limit", "max_new_tokens", "max_tokens"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}: got {value}; takes a positive number, or null")
-
-    @property
-    def vision(self) -> Vision:
-        """How the arm sees."""
-        return Vision(**{name: getattr(self, name) for name in Vision.__dataclass_fields__})
-
-    @property
-    def folder(self) -> str:
-        """A folder's name that says what is in it, and differs where any field does."""
-        if self.baseline:
-            what = f"baseline-{self.baseline}"
-        else:
-            budget = f"alpha{self.alpha:g}" if self.max_tokens is None else f"budget{self.max_tokens}"
-            what = f"{self.position or 'default'}-{self.crop}{self.size or 'native'}-{self.criterion}-{budget}-seed{self.seed}"
-        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
-        return f"{self.benchmark}/{Path(self.model).name}/{what}-{digest[:8]}"
-
-
-@dataclass(frozen=True)
-class Run:
-    """How it is measured: where data and results lie, and on what. Makes no difference to what is measured."""
-
-    data: Path | None = None
-    """Folder with a copy of the data; downloaded from the Hub if not given."""
-    out: Path | None = None
-    """Folder of the results; results/BENCHMARK/MODEL/... if not given."""
-    batch_size: int = 1
-    """Questions in a batch on each device."""
-    devices: int | Literal["auto"] = "auto"
-    """Number of devices."""
-    accelerator: str = "auto"
-    """As in Lightning: auto, gpu, cpu."""
-    workers: int = 2
-    """Processes that read and cut pictures, for each device."""
-
-
-def run_vqa(cell: Cell, run: Run) -> dict[str, Any]:
+def run_vqa(cell: Cell, run: Run) -> ResultFile:
     """Ask what has not been asked yet, then score; returns what ``result.json`` holds.
 
     Raises:
@@ -120,8 +47,13 @@ def run_vqa(cell: Cell, run: Run) -> dict[str, Any]:
     records = journal.recover()
     asked = {question.id for question in questions}
     assert {record["id"] for record in records} == asked, "a question was lost"
-    result = {"config": asdict(cell), "data": data, **evaluate(benchmark, records), "batch_size": run.batch_size}
-    result["versions"] = versions()
+    result: ResultFile = {
+        "config": asdict(cell),
+        "data": data,
+        **evaluate(benchmark, records),
+        "batch_size": run.batch_size,
+        "versions": versions(),
+    }
     write_json(out / RESULT, result)  # every rank writes the same, whole
     return result
 
@@ -145,7 +77,7 @@ def ask(cell: Cell, run: Run, arm: Arm, source: Source, questions: Sequence[Ques
     trainer.predict(module, datamodule=data, return_predictions=False)
 
 
-def describe_data(source: Source, questions: Sequence[Question]) -> dict[str, Any]:
+def describe_data(source: Source, questions: Sequence[Question]) -> DataDescription:
     """Where the questions are from, how many there are, and a digest of their words.
 
     Raises:
@@ -165,7 +97,7 @@ def describe_data(source: Source, questions: Sequence[Question]) -> dict[str, An
     }
 
 
-def claim(out: Path, measured: dict[str, Any]) -> None:
+def claim(out: Path, measured: Mapping[str, object]) -> None:
     """Note in a folder what is measured there, or check that it is the same.
 
     Raises:
@@ -178,18 +110,19 @@ def claim(out: Path, measured: dict[str, Any]) -> None:
     held = json.loads(path.read_text(encoding="utf-8"))
     wanted = json.loads(json.dumps(measured))
     changed = [
-        f"{part}.{name} {wanted[part].get(name)!r} (there: {held[part].get(name)!r})"
-        for part in wanted
-        for name in sorted(wanted[part].keys() | held[part].keys())
-        if wanted[part].get(name) != held[part].get(name)
+        f"{section}.{name} {wanted[section].get(name)!r} (there: {held[section].get(name)!r})"
+        for section in wanted
+        for name in sorted(wanted[section].keys() | held[section].keys())
+        if wanted[section].get(name) != held[section].get(name)
     ]
     if changed:
         raise ValueError(f"out: {out} holds another measurement; asked for {', '.join(changed)}. Take another folder")
 
 
-def evaluate(benchmark: Benchmark, records: Sequence[Record]) -> dict[str, Any]:
+def evaluate(benchmark: Benchmark, records: Sequence[Record]) -> Evaluation:
     """Everything that follows from the answers."""
-    tokens, baseline = ([record[name] for record in records] for name in ("tokens", "baseline_tokens"))
+    tokens = [record["tokens"] for record in records]
+    baseline = [record["baseline_tokens"] for record in records]
     return {
         "primary": benchmark.primary,
         "scores": summary(score(benchmark, records)),

@@ -6,8 +6,8 @@ import re
 import numpy as np
 import pytest
 
+from qlip.cli import main
 from qlip.core.criteria import CRITERIA
-from qlip.evaluation.cli import main
 from qlip.evaluation.report import figures, tables
 from qlip.evaluation.report.paper import read_sweeps, read_table, reported
 from qlip.evaluation.results import find_results, group_results
@@ -48,7 +48,7 @@ def test_the_page_holds_everything_it_shows(sweep):
 def test_table_1_marks_the_best_of_sweep_and_the_held_out_delta(sweep, group):
     crop, pad = read(sweep / "report" / "tables" / "table1.csv")
     assert (crop["stock"], pad["stock"]) == ("crop", "pad")
-    qlip = [c for c in group.cells if c.config["criterion"] != "random" and c.config["position"] in (None, "solve")]
+    qlip = [c for c in group.cells if c.cell.criterion != "random" and c.cell.position in (None, "solve")]
     assert len(group.cells) == 57
     assert crop["of"] == str(len(qlip)) == "15"  # random selection and interpolated tables are controls
     best = max(cell.score.value for cell in qlip)
@@ -74,20 +74,16 @@ def test_table_2_puts_the_papers_rows_below_ours(sweep):
 
 
 def test_grids_average_over_seeds(group):
-    derivative, random = tables.grids(group)
+    derivative, random = tables.score_grids(group)
     assert (derivative.sizes, derivative.alphas) == ([224, 336, 448], [0.1, 0.5, 1.0, 2.0])
-    cells = [
-        c
-        for c in group.cells
-        if c.config["criterion"] == "random" and c.config["size"] == 336 and c.config["alpha"] == 2
-    ]
+    cells = [c for c in group.cells if c.cell.criterion == "random" and c.cell.size == 336 and c.cell.alpha == 2]
     assert len(cells) == 3
     assert random.score[1, 3] == pytest.approx(sum(cell.score.value for cell in cells) / 3)
     assert derivative.baseline == group.baselines["crop"].score.value
 
 
 def test_heat_maps_are_white_at_the_stock_model_and_frame_the_best():
-    grid = tables.Grid("t", [224, 336], [0.1, 0.2], np.array([[40.0, 50.0], [60.0, np.nan]]), 50.0)
+    grid = tables.ScoreGrid("t", [224, 336], [0.1, 0.2], np.array([[40.0, 50.0], [60.0, np.nan]]), 50.0)
     axes = figures.heat_map(grid).axes[0]
     image = axes.images[0]
     low, middle, high = (image.cmap(image.norm(value))[:3] for value in (40, 50, 60))
@@ -99,7 +95,7 @@ def test_heat_maps_are_white_at_the_stock_model_and_frame_the_best():
 
 
 def test_the_shaded_region_is_better_than_every_baseline_with_fewer_tokens(group):
-    curves = figures.curves([c for c in group.cells if c.config["criterion"] == "derivative"])
+    curves = figures.curves([c for c in group.cells if c.cell.criterion == "derivative"])
     axes = figures.accuracy_over_tokens("t", "m", curves, {"crop": 45.0, "pad": 47.0}).axes[0]
     assert axes.get_xscale() == "log"
     corners = axes.collections[0].get_paths()[0].get_extents()
@@ -109,7 +105,7 @@ def test_the_shaded_region_is_better_than_every_baseline_with_fewer_tokens(group
 
 
 def test_random_selection_is_a_band_from_least_to_most_over_its_seeds(group):
-    curves = figures.curves([c for c in group.cells if c.config["criterion"] == "random"])
+    curves = figures.curves([c for c in group.cells if c.cell.criterion == "random"])
     assert [curve.size for curve in curves] == [224, 336, 448]
     assert all(curve.y.shape == (3, 4) and (np.diff(curve.x) > 0).all() for curve in curves)
     panel = figures.selection("t", "m", {"random": curves}, None, "tokens").axes[0]
@@ -118,7 +114,7 @@ def test_random_selection_is_a_band_from_least_to_most_over_its_seeds(group):
 
 
 def test_every_criterion_has_a_colour_of_its_own(group):
-    curve = figures.curves([c for c in group.cells if c.config["criterion"] == "derivative"])[0]
+    curve = figures.curves([c for c in group.cells if c.cell.criterion == "derivative"])[0]
     names = sorted(CRITERIA.keys() - {"uniform"})  # it has no budget
     lines = figures.criteria("t", "m", dict.fromkeys(names, curve), 45.0).axes[0].get_legend().get_lines()
     assert len({line.get_color() for line in lines}) == len(names) + 1  # and the stock model
@@ -144,7 +140,7 @@ def test_criteria_are_compared_at_equal_budgets_and_one_size(tmp_path):
 
 
 def test_a_line_is_called_what_it_is(group):
-    cells = [c for c in group.cells if c.config["criterion"] == "derivative"]
+    cells = [c for c in group.cells if c.cell.criterion == "derivative"]
     first, *_, last = figures.curves(cells)
     figure = figures.selection("t", "m", {"entropy": [first], "random": [last]}, 45.0, "tokens")
     named = [text.get_text() for text in figure.legends[0].get_texts()]
@@ -179,7 +175,7 @@ def test_only_like_is_compared_with_like(tmp_path):
 
 
 def test_a_folder_without_runs_is_named(tmp_path):
-    with pytest.raises(SystemExit, match=r"evaluate.py: dir: got .*, which holds no result.json"):
+    with pytest.raises(SystemExit, match=r"qlip: dir: got .*, which holds no result.json"):
         main(["report", str(tmp_path)])
 
 

@@ -11,16 +11,16 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from qlip import Quadtree
+from qlip.cli import main
 from qlip.core.bias import position_gradient_norms
 from qlip.core.patches import PatchBatch
+from qlip.data import sources
 from qlip.encoder import QlipVisionModel
-from qlip.evaluation.cli import main
-from qlip.evaluation.run import bias
 from qlip.evaluation.run.metrics import GridResidual, InterpolationBias, MesoscopicBias
 from qlip.images.processor import QlipImageProcessor
 from qlip.towers.base import position_table
 from qlip.towers.synthetic import random_clip
-from qlip.zoo.resolve import solved_position
+from qlip.zoo.solve import solved_position
 from tests.evaluation.fake_answers import make_run
 from tests.families.tiny_llava import scene
 
@@ -69,14 +69,14 @@ def test_metrics_are_means_over_images_however_they_are_batched(clip, batch):
     model = QlipVisionModel.from_clip(clip, "bicubic")
     target = torch.randn(2, 64, generator=torch.Generator().manual_seed(0))
 
-    def updated(parts):
+    def updated(slices):
         bias, cosine = InterpolationBias(), MesoscopicBias()
-        for part in parts:
-            one = PatchBatch(batch.patches[part], batch.coords[part], batch.mask[part])
+        for some in slices:
+            one = PatchBatch(batch.patches[some], batch.coords[some], batch.mask[some])
             positions = model.position(one.coords).requires_grad_()
             cls = model(one, positions=positions).pooler_output
-            bias.update(cls, target[part], positions)
-            cosine.update(cls, target[part])
+            bias.update(cls, target[some], positions)
+            cosine.update(cls, target[some])
         return bias.compute(), cosine.compute()
 
     together, apart = updated([slice(0, 2)]), updated([slice(0, 1), slice(1, 2)])
@@ -116,7 +116,7 @@ def measured(tmp_path_factory):
     return root / "out"
 
 
-def test_rows_are_all_there(measured):
+def test_points_are_all_there(measured):
     found = json.loads((measured / "bias.json").read_text())
     rows = {(row["size"], row["position"], row["quadtree"]): row for row in found["rows"]}
     assert found["images"] == 2
@@ -124,9 +124,9 @@ def test_rows_are_all_there(measured):
     assert rows[336, "mlp", False]["tokens"] == 576
     assert rows[336, "mlp", True]["tokens"] < 576
     # at its own size, uncut, CLIP is compared with itself
-    assert all(rows[336, kind, False]["cosine"] == pytest.approx(1, abs=1e-4) for kind in ("mlp", "bicubic", "zero"))
+    assert all(rows[336, name, False]["cosine"] == pytest.approx(1, abs=1e-4) for name in ("mlp", "bicubic", "zero"))
     assert rows[336, "bicubic", False]["interpolation_bias"] < 1e-2 < rows[224, "bicubic", False]["interpolation_bias"]
-    assert all(rows[448, kind, False]["cosine"] < 0.9999 for kind in ("mlp", "bicubic", "bilinear", "zero"))
+    assert all(rows[448, name, False]["cosine"] < 0.9999 for name in ("mlp", "bicubic", "bilinear", "zero"))
     assert rows[448, "zero", False]["interpolation_bias"] is None
     assert found["residual"]["R"] < 5e-7
 
@@ -145,7 +145,7 @@ def test_csv_picture_and_events_say_the_same(measured):
 
 
 def test_a_folder_without_images_is_named(tmp_path):
-    with pytest.raises(SystemExit, match=r"evaluate.py: images: got .*, which holds none; takes a folder with"):
+    with pytest.raises(SystemExit, match=r"qlip: images: got .*, which holds none; takes a folder with"):
         main(["bias", str(tmp_path), "--clip=random:64x1"])
 
 
@@ -154,10 +154,19 @@ def test_pocket_names_the_drawn_scenes(tmp_path, monkeypatch):
     (tmp_path / "scenes" / "train").mkdir()
     for name in ("val/a.png", "train/b.png"):
         scene(240, 240, 0).save(tmp_path / "scenes" / name)
-    monkeypatch.setattr(bias, "scene_folder", lambda: tmp_path / "scenes")
+    monkeypatch.setattr(sources, "scene_folder", lambda: tmp_path / "scenes")
     options = ["--clip=random:64x1", "--sizes=[224,224,112]", "--positions=[zero]", "--device=cpu"]
     main(["bias", "pocket", *options, f"--out={tmp_path / 'out'}"])
     assert json.loads((tmp_path / "out" / "bias.json").read_text())["images"] == 1
+
+
+def test_the_device_is_found_when_the_command_runs(tmp_path, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    scene(240, 240, 0).save(tmp_path / "photos" / "a.png")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    quick = ["--clip=random:64x1", "--sizes=[224,224,112]", "--positions=[zero]", f"--out={tmp_path / 'out'}"]
+    main(["bias", str(tmp_path / "photos"), *quick])
+    assert json.loads((tmp_path / "out" / "bias.json").read_text())["config"]["device"] == "cpu"
 
 
 def test_the_report_draws_figure_4(measured, tmp_path):

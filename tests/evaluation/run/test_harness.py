@@ -10,7 +10,8 @@ from types import ModuleType
 
 import pytest
 
-from qlip.evaluation.run.arm import CHATS, Vision, load_arm
+from qlip.evaluation.cell import Vision
+from qlip.evaluation.run.arm import CHATS, load_arm
 from tests.families.tiny_llava import scene
 
 Instance = namedtuple("Instance", "args")
@@ -50,8 +51,8 @@ def requests():
     documents = [{"image": scene(140 + 28 * i, 112, i)} for i in range(3)]
 
     def ask(i, until=()):
-        settings = {"max_new_tokens": 6, "until": list(until)}
-        return Instance((f"what is there {i} ?", settings, lambda document: [document["image"]], i, "tiny", "test"))
+        generation = {"max_new_tokens": 6, "until": list(until)}
+        return Instance((f"what is there {i} ?", generation, lambda document: [document["image"]], i, "tiny", "test"))
 
     return documents, ask
 

@@ -9,8 +9,9 @@ import psutil
 import ray
 import yaml
 
+from qlip.evaluation.config import SweepConfig
 from qlip.evaluation.run.ray_sweep import run_on_ray
-from qlip.evaluation.run.sweep import SweepConfig, run_sweep
+from qlip.evaluation.run.sweep import run_sweep
 
 
 def test_a_killed_worker_s_cell_goes_on_elsewhere(cell, data_folders, tmp_path):

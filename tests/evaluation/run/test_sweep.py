@@ -12,14 +12,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from qlip.evaluation.cli import main
+from qlip.cli import main
+from qlip.configs import FOLDER, find
+from qlip.evaluation.config import PAPER_RESULTS, SweepConfig
 from qlip.evaluation.run import sweep as sweeps
-from qlip.evaluation.run.sweep import SweepConfig, expand, read_sweep, run_sweep, share
+from qlip.evaluation.run.sweep import expand, read_sweep, run_sweep, take_shard
 from tests.evaluation.local_data import PAPER
 from tests.families.tiny_llava import scene
 
 ROOT = Path(__file__).parents[3]
-SHIPPED = sorted((ROOT / "configs" / "sweeps").glob("paper-*.yaml"))
+SHIPPED = sorted((FOLDER / "sweeps").glob("paper-*.yaml"))
 CELLS = {
     "paper-vstar-7b": 2 + 18 * 21 + 18 * 8 * 10 + 18 * 3,
     "paper-vstar-13b": 2 + 18 * 21 + 18 * 8 * 10 + 18 * 3,
@@ -37,12 +39,12 @@ def test_shipped_sweeps_are_whole(path):
     cells = read_sweep(SweepConfig(path)).cells
     assert len(cells) == CELLS[path.stem]
     assert {cell.baseline for cell, _ in cells} == {"crop", "pad", None}
-    assert f"python evaluate.py sweep configs/sweeps/{path.name}" in path.read_text()
+    assert f"python evaluate.py sweep {path.stem}" in path.read_text()
 
 
 def test_the_pocket_sweeps_need_no_download():
     for name, count, images in (("pocket", 4 + 3 + 6 + 2 + 12, "pocket"), ("pocket-positions", 12 + 10, None)):
-        sweep = read_sweep(SweepConfig(ROOT / f"configs/sweeps/{name}.yaml"))
+        sweep = read_sweep(SweepConfig(find(name, "sweep")))
         cells = sweep.cells
         assert (sweep.bias and sweep.bias.images) == images
         assert len(cells) == count
@@ -55,8 +57,8 @@ def test_every_benchmark_ships_its_sweep():
 
 
 def test_the_papers_grid_is_the_papers(tmp_path):
-    cells = [cell for cell, _ in read_sweep(SweepConfig(ROOT / "configs/sweeps/paper-vstar-7b.yaml")).cells]
-    header = (ROOT / "docs/paper-results/table3-vstar-7b-derivative.csv").read_text().splitlines()[0].split(",")[1:]
+    cells = [cell for cell, _ in read_sweep(SweepConfig(find("paper-vstar-7b", "sweep"))).cells]
+    header = (PAPER_RESULTS / "table3-vstar-7b-derivative.csv").read_text().splitlines()[0].split(",")[1:]
     derivative = [cell for cell in cells if cell.criterion == "derivative" and not cell.baseline]
     assert sorted({cell.alpha for cell in derivative}) == [float(alpha) for alpha in header]
     assert sorted({cell.size for cell in derivative}) == list(range(224, 701, 28))
@@ -69,17 +71,17 @@ def test_entries_expand_to_all_combinations():
 
 
 @pytest.mark.parametrize("count", [1, 3, 5])
-def test_parts_are_all_cells_once(count):
+def test_shards_are_all_cells_once(count):
     cells = list(range(13))
-    parts = [share(cells, f"{i}/{count}") for i in range(count)]
-    assert sorted(cell for part in parts for cell in part) == cells
-    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    shards = [take_shard(cells, f"{i}/{count}") for i in range(count)]
+    assert sorted(cell for shard in shards for cell in shard) == cells
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1
 
 
-@pytest.mark.parametrize("part", ["3/3", "1", "a/b", "-1/2", "1/0"])
-def test_parts_written_wrong_are_refused(part):
-    with pytest.raises(ValueError, match=f"cells: got '{part}'; takes i/n"):
-        share([], part)
+@pytest.mark.parametrize("shard", ["3/3", "1", "a/b", "-1/2", "1/0"])
+def test_shards_written_wrong_are_refused(shard):
+    with pytest.raises(ValueError, match=f"cells: got '{shard}'; takes i/n"):
+        take_shard([], shard)
 
 
 @pytest.fixture
@@ -121,7 +123,7 @@ def test_done_cells_are_skipped_and_failed_ones_named(config, monkeypatch):
 
     def done(cell, where):
         where.out.mkdir(parents=True)
-        (where.out / "result.json").write_text(json.dumps({"config": sweeps.asdict(cell)}))
+        (where.out / "result.json").write_text(json.dumps({"config": dataclasses.asdict(cell)}))
 
     done.__wrapped__ = done
     monkeypatch.setattr(sweeps, "run_vqa", run)
@@ -133,16 +135,16 @@ def test_done_cells_are_skipped_and_failed_ones_named(config, monkeypatch):
     assert ran[4:] == ["random"]
 
 
-def test_figure_4_belongs_to_part_0_and_is_measured_once(config, tmp_path, monkeypatch):
+def test_figure_4_belongs_to_shard_0_and_is_measured_once(config, tmp_path, monkeypatch):
     (tmp_path / "photos").mkdir()
     scene(300, 240, 0).save(tmp_path / "photos" / "a.png")
     options = {"images": str(tmp_path / "photos"), "clip": "random:64x1", "sizes": [224, 336, 112], "device": "cpu"}
     values = yaml.safe_load(config.sweep.read_text())
     monkeypatch.setattr(sweeps, "run_vqa", lambda cell, where: None)
 
-    def run(cells="0/1", **changed):
+    def run(shard="0/1", **changed):
         config.sweep.write_text(yaml.safe_dump(values | {"bias": options | changed}))
-        return run_sweep(dataclasses.replace(config, cells=cells))
+        return run_sweep(dataclasses.replace(config, cells=shard))
 
     measured = config.out / "bias" / "bias.json"
     assert run("1/2").open_bias is None
@@ -191,7 +193,7 @@ def test_all_seven_benchmarks_from_a_sweep_in_two_sittings_to_a_report(config, c
     values["grid"] = [{"benchmark": PAPER, **arm} for arm in ({"baseline": "crop"}, {"alpha": 0.5})]
     config.sweep.write_text(yaml.safe_dump(values))
     command = ["sweep", str(config.sweep), f"--data={config.data}", f"--out={config.out}"]
-    main([*command, "--cells=0/2"])
+    main([*command, "--shard=0/2"])
     first = {path: path.stat().st_mtime_ns for path in config.out.rglob("result.json")}
     assert len(first) == 7
     main(command)
@@ -204,9 +206,7 @@ def test_all_seven_benchmarks_from_a_sweep_in_two_sittings_to_a_report(config, c
 
 def test_ray_that_is_not_installed_is_named(config, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(
-        SystemExit, match=r"evaluate.py: ray: got 'auto', but Ray is not installed; pip install 'qlip\[ray\]'"
-    ):
+    with pytest.raises(SystemExit, match=r"qlip: ray: got 'auto', but Ray is not installed; pip install 'qlip\[ray\]'"):
         main(["sweep", str(config.sweep), "--ray=auto"])
 
 

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from qlip.cli import main
 from qlip.evaluation.benchmarks import BENCHMARKS
-from qlip.evaluation.cli import main
+from qlip.evaluation.cell import Cell, Run
 from qlip.evaluation.journal import Journal
 from qlip.evaluation.run.arm import CHATS, load_arm
 from qlip.evaluation.run.predict import Answering, Batches
-from qlip.evaluation.run.vqa import Cell, Run, run_vqa
+from qlip.evaluation.run.vqa import run_vqa
 from qlip.images.read import to_rgb
 from tests.evaluation.local_data import PAPER
 from tests.families.tiny_llava import scene
@@ -62,7 +63,7 @@ def test_command_line(cell, data_folders, tmp_path, capsys):
 )
 def test_what_the_user_can_put_right_is_one_line(changed, message, cell, data_folders, tmp_path):
     options = {**cell(), "data": data_folders["pope"], "out": tmp_path, **changed}
-    with pytest.raises(SystemExit, match=f"evaluate.py: {message}"):
+    with pytest.raises(SystemExit, match=f"qlip: {message}"):
         main(["vqa", *(f"--{name}={value}" for name, value in options.items())])
 
 

@@ -1,0 +1,6 @@
+"""The names that options of the core take, apart from the code they stand for: a command line offers them without torch."""
+
+from typing import Literal
+
+TableMode = Literal["bicubic", "bilinear", "nearest", "zero"]
+Cover = Literal["roots", "full"]

@@ -1,0 +1,122 @@
+"""What one run measures, and on what it runs: dataclasses of plain values, which a command line or a report takes without torch."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from qlip.core.names import Cover
+from qlip.evaluation.names import Baseline, Dtype, Scoring, Style
+from qlip.images.names import Crop
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vision:
+    """How an arm sees: the stock model, or the converted one with its position and quadtree."""
+
+    baseline: Baseline | None = None
+    """Ask the stock model in place of the converted one: ``crop`` prepares images as Hugging Face does, ``pad`` as LLaVA's
+    own repository does. Position, size, crop and the quadtree's options then have no effect."""
+    position: str | None = None
+    """Where tokens are: ``bicubic``, ``bilinear``, ``nearest``, ``zero``, ``solve``, or a source that qlip.load takes. If not
+    given, the position saved with the model, or else ``solve``."""
+    size: int | None = 336
+    """Shortest edge in pixels that images are scaled to; null leaves them at their own size."""
+    crop: Crop = "patch"
+    """``patch`` keeps the aspect and trims both sides to whole patches; ``square`` cuts out the middle."""
+    alpha: float = 0.1
+    """Split threshold of the quadtree, in units of the criterion; a larger one gives fewer tokens."""
+    max_tokens: int | None = None
+    """Image tokens that one image may take at most; if given, it replaces alpha."""
+    criterion: str = "derivative"
+    """Split criterion: ``derivative``, ``gradient``, ``variance``, ``entropy``, ``reconstruction``, ``random`` or ``uniform``
+    (nothing merges)."""
+    cover: Cover = "roots"
+    """``roots`` leaves the borders of an image in single patches, as the paper does; ``full`` lets them merge too."""
+    seed: int = 0
+    """Seed of the random criterion; the others do not draw."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell(Vision):
+    """What is measured: the benchmark, the arm, the wording. Two runs of one cell measure the same thing.
+
+    Raises:
+        ValueError: if the benchmark or the criterion is unknown, the benchmark cannot be asked or scored this way, or a count
+            is not positive.
+    """
+
+    benchmark: str
+    """Which questions are asked: ``vstar``, ``mmbench``, ``pope``, ``cvbench``, ``scienceqa``, ``mme``, ``realworldqa``,
+    ``vstar-pocket`` or ``pope-pocket``."""
+    model: str
+    """A LLaVA, converted before or not: a Hub id, a folder, or pocket-llava, which comes with the package."""
+    model_revision: str | None = None
+    """Commit, branch or tag of the model on the Hub; the newest commit if not given."""
+    prompt_style: Style = "llava"
+    """Whose prompts and parsers are used: those of LLaVA, VLMEvalKit or lmms-eval."""
+    scoring: Scoring = "letters"
+    """``letters`` reads the answer from what the model writes; ``likelihood`` takes the most likely of several sentences, the
+    official way of V*."""
+    hub: str | None = None
+    """Hub id of the data, in place of the benchmark's own."""
+    data_revision: str | None = None
+    """Commit, branch or tag of the data on the Hub; if not given, the one that the benchmark pins, or else the newest."""
+    dtype: Dtype = "float32"
+    """Number format that the weights are loaded in."""
+    max_new_tokens: int | None = None
+    """Tokens that an answer may have at most; the benchmark's own number if not given."""
+    limit: int | None = None
+    """How many questions are asked, from the first; all of them if not given."""
+
+    def __post_init__(self) -> None:
+        # Here, because the registries load torch, and the dataclass alone should not.
+        from qlip.core.criteria import get_criterion
+        from qlip.evaluation.benchmarks import get_benchmark
+
+        benchmark = get_benchmark(self.benchmark)
+        get_criterion(self.criterion)
+        for name, taken in (("prompt_style", get_args(Style)), ("scoring", benchmark.scorings)):
+            if getattr(self, name) not in taken:
+                raise ValueError(
+                    f"{name}: got {getattr(self, name)!r}; {self.benchmark} takes {', '.join(map(repr, taken))}"
+                )
+        for name in ("limit", "max_new_tokens", "max_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: got {value}; takes a positive number, or null")
+
+    @property
+    def vision(self) -> Vision:
+        """How the arm sees."""
+        return Vision(**{name: getattr(self, name) for name in Vision.__dataclass_fields__})
+
+    @property
+    def folder(self) -> str:
+        """A folder's name that says what is in it, and differs where any field does."""
+        if self.baseline:
+            what = f"baseline-{self.baseline}"
+        else:
+            budget = f"alpha{self.alpha:g}" if self.max_tokens is None else f"budget{self.max_tokens}"
+            what = f"{self.position or 'default'}-{self.crop}{self.size or 'native'}-{self.criterion}-{budget}-seed{self.seed}"
+        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return f"{self.benchmark}/{Path(self.model).name}/{what}-{digest[:8]}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a cell is measured: where data and results lie, and on what. It makes no difference to what is measured."""
+
+    data: Path | None = None
+    """Folder with a copy of the data; downloaded from the Hub if not given."""
+    out: Path | None = None
+    """Folder that gets the results; results/BENCHMARK/MODEL/... if not given."""
+    batch_size: int = 1
+    """Number of questions in a batch on each device."""
+    devices: int | Literal["auto"] = "auto"
+    """Number of devices; ``auto`` takes all there are."""
+    accelerator: str = "auto"
+    """What Lightning computes on: ``gpu``, ``cpu`` and others; ``auto`` takes the best there is."""
+    workers: int = 2
+    """Number of processes that read and cut pictures for each device; 0 does it in the main process."""

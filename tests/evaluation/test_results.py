@@ -1,0 +1,113 @@
+"""Results on disk: read once into the dataclass they describe, old files included, damaged ones by name."""
+
+import ast
+import inspect
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from qlip.core.criteria import CRITERIA
+from qlip.core.names import TableMode
+from qlip.evaluation import cell as cells
+from qlip.evaluation import config as configs
+from qlip.evaluation.benchmarks import BENCHMARKS
+from qlip.evaluation.cell import Cell
+from qlip.evaluation.names import BiasPosition
+from qlip.evaluation.report.figures import POSITIONS
+from qlip.evaluation.results import RESULT, find_results, read_result
+from qlip.zoo.resolve import PositionName
+from tests.evaluation.fake_answers import make_run
+
+
+def rewrite(root, **changed):
+    """A run whose result has other fields of its cell; None takes one away."""
+    path = make_run(root, 0.5, 40, size=448, criterion="entropy", cover="full") / RESULT
+    values = json.loads(path.read_text())
+    config = values["config"] | {name: value for name, value in changed.items() if value is not None}
+    values["config"] = {name: value for name, value in config.items() if changed.get(name, "") is not None}
+    path.write_text(json.dumps(values))
+    return path
+
+
+def test_a_result_gives_back_the_cell_that_was_measured(tmp_path):
+    make_run(tmp_path, 0.5, 40, size=None, criterion="random", max_tokens=64, seed=3)
+    (result,) = find_results(tmp_path)
+    fields = {"benchmark": "vstar", "model": "made-up/llava-1.5-13b"}
+    assert result.cell == Cell(**fields, size=None, criterion="random", max_tokens=64, seed=3)
+    assert result.size == "native"
+    assert (result.data["questions"], result.unparsed, result.primary) == (60, 0, "accuracy")
+    assert result.score == result.scores["accuracy"]
+    assert result.percent == pytest.approx(40, abs=0.2)
+
+
+def test_a_result_that_0_1_0_wrote_is_read():
+    result = read_result(Path(__file__).parent / "result-0.1.0.json")
+    assert result.cell == Cell(benchmark="vstar-pocket", model="pocket-llava", size=224, limit=4)
+    assert (result.score.value, round(result.percent), result.data["questions"]) == (25, 413, 4)
+
+
+def test_results_from_before_the_cover_could_be_chosen_are_read(tmp_path):
+    rewrite(tmp_path, cover=None)
+    (result,) = find_results(tmp_path)
+    assert result.cell.cover == "roots"
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"colour": "red"}, "config: got unknown colour in {}; takes baseline, position"),
+        ({"alpha": None, "seed": None}, "config: got missing alpha, seed in {}; takes baseline, position"),
+        ({"colour": "red", "model": None}, "config: got unknown colour and missing model in {}; takes"),
+        ({"benchmark": "gqa"}, "config: {} holds what is not taken: benchmark: got 'gqa'; known are vstar"),
+    ],
+)
+def test_what_is_wrong_with_a_result_is_named_with_its_file(changed, message, tmp_path):
+    path = rewrite(tmp_path, **changed)
+    with pytest.raises(ValueError, match=re.escape(message.format(path))):
+        find_results(tmp_path)
+
+
+def test_the_dataclasses_of_the_command_line_load_no_torch():
+    heavy = "{'torch', 'numpy', 'transformers', 'lightning', 'datasets', 'matplotlib'}"
+    code = f"import sys, qlip.evaluation.cell, qlip.evaluation.config; print(*({heavy} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
+
+
+def described(kind):
+    """The docstring of each field that a class adds to its parents'."""
+    (tree,) = ast.parse(inspect.getsource(kind)).body
+    pairs = zip(tree.body, tree.body[1:], strict=False)
+    return {
+        field.target.id: text.value.value
+        for field, text in pairs
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "names"),
+    [
+        (cells.Cell, "benchmark", BENCHMARKS),
+        (cells.Vision, "criterion", CRITERIA),
+        (configs.BiasConfig, "criterion", CRITERIA),
+        (cells.Vision, "position", get_args(PositionName)),
+    ],
+)
+def test_help_lists_what_the_registry_holds(kind, field, names):
+    assert set(re.findall(r"``(.+?)``", described(kind)[field])) == set(names)
+
+
+@pytest.mark.parametrize(
+    "kind", [cells.Vision, cells.Cell, cells.Run, configs.BiasConfig, configs.SweepConfig, configs.ReportConfig]
+)
+def test_every_option_has_its_help(kind):
+    assert described(kind).keys() == inspect.get_annotations(kind).keys()
+
+
+def test_every_position_has_a_colour():
+    assert POSITIONS.keys() >= {*get_args(TableMode), *get_args(BiasPosition), *get_args(PositionName)}
