@@ -1,8 +1,5 @@
 """Large scenes with small objects as pictures, and folders of them that are drawn once and kept."""
 
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +8,7 @@ from PIL import Image
 
 from qlip.data.language import Thing, things
 from qlip.data.scenes import draw_scenes
+from qlip.files import making_folder
 
 SIZES = ((336, 336), (336, 504), (504, 336), (448, 448), (448, 672), (672, 448), (672, 672), (448, 896), (896, 672))
 CACHE = Path("~/.cache/qlip/pocket")
@@ -27,7 +25,7 @@ def small_objects(count: int, seed: int) -> Iterator[tuple[Image.Image, list[Thi
 
 
 def drawn(name: str, write: Callable[[Path], None], cache: Path = CACHE) -> Path:
-    """The folder ``cache/name``, filled by ``write`` if it is not there; written aside and renamed.
+    """The folder ``cache/name``, filled by ``write`` if it is not there; there whole or not at all.
 
     Args:
         name: Of the folder; another one where ``write`` draws something else.
@@ -36,16 +34,8 @@ def drawn(name: str, write: Callable[[Path], None], cache: Path = CACHE) -> Path
     """
     folder = cache.expanduser() / name
     if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder.parent))
-        try:
-            write(aside)
-            os.rename(aside, folder)
-        except OSError:
-            if not folder.is_dir():  # else another process was faster, and wrote the same
-                raise
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+        with making_folder(folder) as new:
+            write(new)
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Files that survive a kill: answers appended as whole lines, results written aside and renamed."""
+"""A file of answers that survives a kill: whole lines are appended, and a torn one is cut off."""
 
 import fcntl
 import json
@@ -70,14 +70,3 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     content = path.read_bytes()
     lines = content[: content.rfind(b"\n") + 1].splitlines()
     return list({record["id"]: record for record in map(json.loads, reversed(lines))}.values())[::-1]
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file aside and rename it: a reader sees the old one or the new one, never half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with aside.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)

@@ -16,6 +16,7 @@ from qlip._version import __version__
 from qlip.core.quadtree import Quadtree
 from qlip.families.base import find_file
 from qlip.families.placeholders import check_placeholders
+from qlip.files import write_json
 from qlip.images.pixels import pack, token_counts
 from qlip.images.processor import OPTIONS, QlipImageProcessor
 
@@ -161,8 +162,7 @@ class ConvertedProcessor:
             raise ValueError("push_to_hub: got True; save here first, then call processor.push_to_hub(repository)")
         files = self.to_original().save_pretrained(save_directory, **kwargs)
         path = Path(save_directory) / PROCESSOR_FILE
-        text = json.dumps({"qlip_version": __version__, "images": settings_to_dict(settings)}, indent=2)
-        path.write_text(text + "\n", encoding="utf-8")
+        write_json(path, {"qlip_version": __version__, "images": settings_to_dict(settings)})
         return [*files, str(path)]
 
     @classmethod

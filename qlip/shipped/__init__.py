@@ -1,7 +1,8 @@
 """Models small enough to come with the package: trained on drawn scenes by `python -m recipes.pocket train` (docs/pocket.md)."""
 
-import hashlib
 from pathlib import Path
+
+from qlip.files import sha256
 
 FOLDER = Path(__file__).parent
 SHA256 = {  # of model.safetensors
@@ -19,7 +20,7 @@ def shipped(name: str) -> str:
     if name not in SHA256:
         return name
     weights = FOLDER / name / "model.safetensors"
-    got = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else "no such file"
+    got = sha256(weights) if weights.is_file() else "no such file"
     if got != SHA256[name]:
         raise ValueError(
             f"{name}: {weights} has sha256 {got}, published is {SHA256[name]}; install qlip again, or train the model "

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from qlip.files import replacing_file
 from qlip.images.processor import QlipImageProcessor
 from qlip.images.read import read_image
 
@@ -134,12 +134,10 @@ class _Block:
         return targets
 
     def write(self, targets: Targets) -> None:
-        """Write aside and rename, so that there is never half a file."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        aside = self.path.with_suffix(f".{uuid.uuid4().hex}.tmp")
+        """Write the cache file, whole or not at all."""
         tensors = {"targets": targets.cls.contiguous(), "sizes": targets.sizes.contiguous()}
-        save_file(tensors, aside, {"key": self.key, "sha256": _digest(targets)})
-        aside.replace(self.path)
+        with replacing_file(self.path) as new:
+            save_file(tensors, new, {"key": self.key, "sha256": _digest(targets)})
 
 
 def load_or_compute(

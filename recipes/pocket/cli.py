@@ -1,9 +1,6 @@
 """The command line of the pocket world: train the two models from a seed, check them, draw scenes to look at."""
 
-import hashlib
 import logging
-import shutil
-import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ from torchvision.utils import make_grid, save_image
 from transformers import CLIPModel, LlavaForConditionalGeneration
 
 from qlip.data.scenes import draw_scenes
+from qlip.files import replacing_file, replacing_folder, sha256, write_text
 from recipes.pocket.card import clip_card, llava_card
 from recipes.pocket.check import check_clip, check_llava
 from recipes.pocket.models import clip_processor, llava_processor
@@ -48,7 +46,8 @@ def train(
     tower = PocketClip(clip, seed)
     if not (out / CLIP).is_dir():
         fit(tower, out / "run-clip")
-        save_file(tower.readouts.state_dict(), out / READOUTS)
+        with replacing_file(out / READOUTS) as new:
+            save_file(tower.readouts.state_dict(), new)
         metrics = check_clip(round_weights(tower.clip), scenes)
         save_model(tower.clip, clip_processor(), out / CLIP, clip_card(metrics, seed, clip))
     readouts = Readouts()
@@ -77,7 +76,7 @@ def check(folder: Path = Path("checkpoints/pocket"), scenes: int = 500) -> None:
     for name, metrics in measured.items():
         for measure, value in metrics.items():
             table.add_row(name, measure, f"{value:.3f}")
-        table.add_row(name, "sha256", hashlib.sha256((folder / name / "model.safetensors").read_bytes()).hexdigest())
+        table.add_row(name, "sha256", sha256(folder / name / "model.safetensors"))
     Console().print(table)
 
 
@@ -121,19 +120,14 @@ def round_weights(model: Any) -> Any:
 
 
 def save_model(model: Any, processor: Any, folder: Path, card: str) -> None:
-    """Write model (float16), processor and card to one folder; aside, then renamed."""
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        model.eval().half().save_pretrained(aside)
+    """Write model (float16), processor and card to one folder, whole or not at all."""
+    with replacing_folder(folder) as new:
+        model.eval().half().save_pretrained(new)
         model.float()
-        processor.save_pretrained(aside)
-        (aside / "README.md").write_text(card, encoding="utf-8")
-        aside.chmod(0o755)  # a temporary folder is the user's alone
-        for file in aside.iterdir():
-            file.chmod(0o644)
-        aside.rename(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        processor.save_pretrained(new)
+        write_text(new / "README.md", card)
+        for file in new.iterdir():
+            file.chmod(0o644)  # safetensors writes files for the user alone
 
 
 def main(args: list[str] | None = None) -> None:

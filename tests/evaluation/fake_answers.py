@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from qlip.evaluation.benchmarks import get_benchmark
-from qlip.evaluation.journal import Journal, write_json
+from qlip.evaluation.journal import Journal
 from qlip.evaluation.run.vqa import PREDICTIONS, RESULT, Cell, evaluate, versions
+from qlip.files import write_json
 
 
 def make_run(root: Path, chance: float, percent: float, count: int = 60, **fields: Any) -> Path:

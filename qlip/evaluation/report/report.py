@@ -17,6 +17,7 @@ from qlip.evaluation.report.page import METHOD, STYLE
 from qlip.evaluation.report.paper import FOLDER, read_sweeps
 from qlip.evaluation.results import Group, Result, find_results, group_results
 from qlip.evaluation.run import bias
+from qlip.files import write_bytes, write_text
 
 UNCUT = "uniform"
 Part = tuple[str, "tables.Table | Figure"]
@@ -57,8 +58,6 @@ def write_report(config: ReportConfig) -> Path:
     """
     groups = group_results(find_results(config.dir))
     out = config.out or config.dir / "report"
-    for name in ("tables", "figures"):
-        (out / name).mkdir(parents=True, exist_ok=True)
     sections = [*our_sections(groups, config.paper), *bias_sections(config.dir)]
     if config.paper.is_dir():
         sections.append(paper_section(config.paper))
@@ -71,9 +70,9 @@ def write_report(config: ReportConfig) -> Path:
             markdown.append(shown[1])
         pages.append(f"<section><h2>{html.escape(section.title)}</h2><p>{section.text}</p>{''.join(body)}</section>")
         lines += [f"## {section.title}", "", section.text.replace("<b>", "**").replace("</b>", "**"), "", *markdown]
-    (out / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text(out / "report.md", "\n".join(lines) + "\n")
     page = out / "index.html"
-    page.write_text(_page("".join(pages)), encoding="utf-8")
+    write_text(page, _page("".join(pages)))
     return page
 
 
@@ -201,7 +200,7 @@ def _show(name: str, part: "tables.Table | Figure", out: Path) -> tuple[str, str
             inner = f"<details><summary>{html.escape(part.title)}: {len(part.rows)} rows</summary>{inner}</details>"
         return f"{inner}<p class='file'>tables/{part.name}.csv</p>", f"{part.markdown()}\n"
     picture = _png(part)
-    (out / "figures" / f"{name}.png").write_bytes(picture)
+    write_bytes(out / "figures" / f"{name}.png", picture)
     coded = base64.b64encode(picture).decode()
     title = html.escape(name)
     return f"<img alt='{title}' src='data:image/png;base64,{coded}'>", f"![{name}](figures/{name}.png)\n"

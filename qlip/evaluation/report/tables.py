@@ -13,6 +13,7 @@ from qlip.evaluation.benchmarks.base import Array
 from qlip.evaluation.report.paper import FOLDER, read_table, reported
 from qlip.evaluation.results import Group, Result
 from qlip.evaluation.statistics import Estimate, compare, held_out
+from qlip.files import replacing_file
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Table:
     def write_csv(self, folder: Path) -> Path:
         """Write ``NAME.csv``."""
         path = folder / f"{self.name}.csv"
-        with path.open("w", newline="", encoding="utf-8") as file:
+        with replacing_file(path) as new, new.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([self.header, *self.rows])
         return path
 

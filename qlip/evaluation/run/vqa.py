@@ -17,11 +17,12 @@ from qlip.core.criteria import get_criterion
 from qlip.evaluation.benchmarks import Benchmark, get_benchmark
 from qlip.evaluation.benchmarks.base import Question, Record, Scoring, Style
 from qlip.evaluation.benchmarks.source import Source
-from qlip.evaluation.journal import Journal, write_json
+from qlip.evaluation.journal import Journal
 from qlip.evaluation.results import PREDICTIONS, RESULT
 from qlip.evaluation.run.arm import CHATS, Arm, Vision, load_arm
 from qlip.evaluation.run.predict import Answering, QuestionData
 from qlip.evaluation.statistics import score, summary
+from qlip.files import write_json
 
 CONFIG = "config.json"
 PACKAGES = ("torch", "transformers", "lightning", "datasets")
