@@ -20,7 +20,7 @@ from qlip.evaluation.run.sweep import SweepConfig, run_sweep
 from qlip.evaluation.statistics import compare
 from qlip.towers.load import load_clip, position_table
 from qlip.zoo.config import ZooConfig
-from qlip.zoo.resolve import solved_position
+from qlip.zoo.solve import solved_position
 from qlip.zoo.store import save
 
 ROOT = Path(__file__).parents[1]

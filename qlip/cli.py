@@ -11,12 +11,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from qlip.files import sha256
 from qlip.zoo import load as zoo
 from qlip.zoo.config import EntryError, ZooConfig
+from qlip.zoo.entries import CONFIG, WEIGHTS, local_entries
 from qlip.zoo.registry import REGISTRY
-from qlip.zoo.store import CONFIG, WEIGHTS, local_entries, sha256
 
-_ORIGIN = {"solve": "solved", "package": "shipped", "hub": "Hub"}
+_ORIGIN = {"solve": "solved", "hub": "Hub"}
 
 
 def zoo_list(root: str = "checkpoints") -> None:

@@ -1,7 +1,7 @@
 """The one verb: give a model images of any size, and take it back."""
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from transformers import (
     CLIPModel,
@@ -21,8 +21,8 @@ from qlip.families.clip import QlipCLIPModel
 from qlip.families.llava import QlipLlavaForConditionalGeneration
 from qlip.families.processor import ConvertedProcessor, QlipCLIPProcessor, QlipLlavaProcessor
 from qlip.images.processor import Crop, Pad, QlipImageProcessor
-from qlip.zoo.load import load
-from qlip.zoo.resolve import PositionName, make_position
+from qlip.towers.load import position_table
+from qlip.zoo.resolve import resolve_position
 
 DEFAULT_QUADTREE = Quadtree()
 WHOLE: dict[type, type[Converted]] = {
@@ -36,7 +36,7 @@ def convert(
     model: Any,
     processor: Any = None,
     *,
-    position: Position | str | Path = "solve",
+    position: Position | str | Path | None = "solve",
     quadtree: Quadtree = DEFAULT_QUADTREE,
     size: int | None = 336,
     crop: Crop = "patch",
@@ -63,7 +63,7 @@ def convert(
         The model, or model and processor if a processor was given.
 
     Raises:
-        TypeError: if model or processor are of another kind.
+        TypeError: if model, processor or position are of another kind.
         ValueError: if the model is converted already, or position or quadtree do not fit its tower.
         OSError: if a position is sought by name and not found.
     """
@@ -78,7 +78,7 @@ def convert(
     if processor is not None:
         settings = QlipImageProcessor(size, crop, quadtree, *_statistics(processor), pad)
         new_processor = _convert_processor(model, processor, settings)
-    resolved = make_position(clip, _resolve(position))
+    resolved = resolve_position(position, position_table(clip))
     converted: Any
     if type(model) in WHOLE:
         converted = WHOLE[type(model)].attach(model, resolved)
@@ -118,18 +118,6 @@ def _clip_of(model: Any) -> Any:
             f"(PEFT, DataParallel, torch.compile)"
         )
     return model
-
-
-def _resolve(position: Position | str | Path) -> Any:
-    """A position, or one of the names that `make_position` knows."""
-    names = {name for part in get_args(PositionName) for name in get_args(part) or (part,)}
-    if isinstance(position, Path) or (isinstance(position, str) and position not in names):
-        return load(position)
-    if not callable(position) and position not in names:
-        raise TypeError(
-            f"position: got {type(position).__name__}; takes a position, or {', '.join(sorted(names))}, or a source"
-        )
-    return position
 
 
 def _check_patch_size(clip: Any, quadtree: Quadtree) -> None:

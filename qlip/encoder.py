@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,10 +11,10 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from qlip.core.patches import PatchBatch
 from qlip.core.position import Position
-from qlip.towers.load import Clip, vision_tower
+from qlip.towers.load import Clip, position_table, vision_tower
 from qlip.towers.offload import onloaded
 from qlip.towers.packing import Rows
-from qlip.zoo.resolve import PositionName, make_position
+from qlip.zoo.resolve import resolve_position
 
 
 @dataclass
@@ -52,20 +53,21 @@ class QlipVisionModel(nn.Module):
         self.projection, self.position = projection, position
 
     @classmethod
-    def from_clip(cls, clip: Clip, position: Position | PositionName = "solve") -> "QlipVisionModel":
+    def from_clip(cls, clip: Clip, position: Position | str | Path | None = "solve") -> "QlipVisionModel":
         """Build on any Hugging Face CLIP; its weights are shared and ``clip`` stays as it was.
 
         Args:
             clip: A CLIPModel, CLIPVisionModel or CLIPVisionModelWithProjection.
-            position: A position, or a name: ``"bicubic"``, ``"bilinear"``, ``"nearest"``, ``"zero"`` interpolate CLIP's
-                own table; ``"solve"`` solves a PositionMLP for it.
+            position: A position; ``"solve"``, ``"bicubic"``, ``"bilinear"``, ``"nearest"`` or ``"zero"``, made from CLIP's
+                own table; or anything `qlip.load` takes.
 
         Raises:
-            TypeError: if ``clip`` is no CLIP.
-            ValueError: if the position is unknown or does not fit the tower.
+            TypeError: if ``clip`` is no CLIP, or the position is nothing of the above.
+            ValueError: if the position does not fit the tower.
+            OSError: if a position is sought by name and not found.
         """
         tower = vision_tower(clip)
-        return cls(tower, make_position(tower, position), getattr(clip, "visual_projection", None))
+        return cls(tower, resolve_position(position, position_table(tower)), getattr(clip, "visual_projection", None))
 
     def forward(
         self, batch: PatchBatch, *, positions: Tensor | None = None, output_hidden_states: bool = False

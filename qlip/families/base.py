@@ -115,7 +115,7 @@ class Converted:
             # transformers renames tensors back to the checkpoint's names, but not for classes that are not its own
             original.save_pretrained(save_directory, **kwargs)
         if kwargs.get("is_main_process", True):
-            write_position(save_directory, self.position)
+            write_position(Path(save_directory) / POSITION_FILE, self.position)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, *args: Any, **kwargs: Any) -> Any:

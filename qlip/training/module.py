@@ -22,7 +22,7 @@ from qlip.training.batch import Part, TrainBatch
 from qlip.training.data import QlipDataModule
 from qlip.training.parts import SumOfParts
 from qlip.training.targets import Share, weights_digest
-from qlip.zoo.resolve import solved_position
+from qlip.zoo.solve import solved_position
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,11 @@
 """Model cards: what the Hub shows about an entry, generated from its configuration."""
 
 import re
-from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCardData
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
 
 from qlip.zoo.config import ZooConfig
+from qlip.zoo.registry import is_hub_id
 
 PAPER = "https://arxiv.org/abs/2505.23004"
 _METRICS = {
@@ -23,7 +21,7 @@ def model_card(config: ZooConfig, name: str) -> str:
     """The ``README.md`` of an entry: Hub metadata, what it is, how to use it, its metrics.
 
     Args:
-        config: Of the entry.
+        config: What the entry says about itself.
         name: What `qlip.load` takes to load it: its name in the zoo, or its Hub id.
     """
     results = _eval_results(config)
@@ -64,15 +62,6 @@ model = qlip.convert(clip, position=qlip.load({name!r}){quadtree})
 
 {_origin(config)} Written by qlip {config.qlip_version}.
 """
-
-
-def is_hub_id(name: str) -> bool:
-    """Whether ``name`` reads as ``owner/model`` and is no folder here."""
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return False
-    return name.count("/") == 1 and not Path(name).exists()
 
 
 def _eval_results(config: ZooConfig) -> list[EvalResult]:

@@ -5,11 +5,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qlip._version import __version__
-from qlip.core.position import PositionMLP
-from qlip.core.quadtree import Quadtree
+from qlip.files import write_json
+
+if TYPE_CHECKING:  # an entry can be read and listed without torch
+    from qlip.core.position import PositionMLP
+    from qlip.core.quadtree import Quadtree
 
 _ARCHITECTURE = ("dim", "grid", "hidden", "depth", "fourier", "sigma")
 
@@ -28,7 +31,7 @@ class ZooConfig:
         grid: Side n of the backbone's grid.
         patch_size: Its patch side in pixels.
         image_size: Side in pixels of the square image that its table is for.
-        dim, hidden, depth, fourier, sigma: Of the `PositionMLP`.
+        dim, hidden, depth, fourier, sigma: Arguments of the `PositionMLP`.
         quadtree: Fields of the one used in training, see `quadtree_fields`; empty if there was no training.
         training: Whatever else describes the training, in plain values (what JSON can hold); empty if there was none.
         metrics: Numbers measured; the model card explains ``R``, ``R2``, ``offgrid`` and ``cos_cls_<pixels>``.
@@ -66,12 +69,12 @@ class ZooConfig:
     @classmethod
     def of(
         cls,
-        position: PositionMLP,
+        position: "PositionMLP",
         *,
         backbone: str,
         patch_size: int,
         metrics: Mapping[str, float],
-        quadtree: Quadtree | None = None,
+        quadtree: "Quadtree | None" = None,
         training: Mapping[str, Any] | None = None,
         backbone_revision: str | None = None,
     ) -> "ZooConfig":
@@ -80,8 +83,10 @@ class ZooConfig:
         Raises:
             EntryError: if a value cannot be written down.
         """
+        from qlip.zoo.position_file import describe  # needs torch
+
         return cls(
-            **architecture(position),
+            **{key: value for key, value in describe(position).items() if key != "type"},
             backbone=backbone,
             backbone_revision=backbone_revision,
             patch_size=patch_size,
@@ -124,28 +129,16 @@ class ZooConfig:
             raise EntryError(f"{path}: {error}") from error
 
     def write(self, path: Path) -> None:
-        """Write as indented JSON."""
-        path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        """Write as indented JSON, whole or not at all."""
+        write_json(path, asdict(self))
 
     @property
-    def architecture(self) -> dict[str, Any]:
-        """The arguments of `PositionMLP`."""
-        return {name: getattr(self, name) for name in _ARCHITECTURE}
+    def description(self) -> dict[str, Any]:
+        """What `qlip.zoo.position_file.describe` gives for the entry's position."""
+        return {"type": "PositionMLP", **{name: getattr(self, name) for name in _ARCHITECTURE}}
 
 
-def architecture(position: PositionMLP) -> dict[str, Any]:
-    """The arguments that rebuild a position, without its weights."""
-    return {
-        "dim": position.dim,
-        "grid": position.grid,
-        "hidden": position.readout.in_features,
-        "depth": len(position.hidden),
-        "fourier": len(position.frequencies),
-        "sigma": float(position.sigma),
-    }
-
-
-def quadtree_fields(quadtree: Quadtree) -> dict[str, Any]:
+def quadtree_fields(quadtree: "Quadtree") -> dict[str, Any]:
     """A quadtree in plain values; a user's own criterion by its name."""
     values = {field.name: getattr(quadtree, field.name) for field in fields(quadtree)}
     if not isinstance(values["criterion"], str):

@@ -1,4 +1,4 @@
-"""From a name to a position: solved, on disk, registered, or on the Hub; and entries from and to the Hub."""
+"""From a source to a position: solved, on disk, registered, or on the Hub; and entries from and to the Hub."""
 
 import shutil
 import tempfile
@@ -8,19 +8,21 @@ from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import HTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
 from qlip.core.position import PositionMLP
-from qlip.towers.load import load_clip, position_table, vision_tower
-from qlip.zoo.card import is_hub_id
-from qlip.zoo.config import EntryError, ZooConfig
-from qlip.zoo.registry import PACKAGE, REGISTRY, SOLVE, Entry, is_name
-from qlip.zoo.resolve import solved_position
-from qlip.zoo.store import CARD, CONFIG, FILES, WEIGHTS, load_folder, local_entries, replacing, save, sha256
-
-PACKAGED = Path(__file__).parent / "entries"
-DEFAULT_ROOT = Path("checkpoints")
-
-
-class NotFoundError(OSError):
-    """A position was sought and not found, here or on the Hub."""
+from qlip.files import replacing_folder, sha256, write_text
+from qlip.zoo.config import EntryError
+from qlip.zoo.entries import (
+    CARD,
+    CONFIG,
+    DEFAULT_ROOT,
+    FILES,
+    WEIGHTS,
+    UnknownSourceError,
+    find_local,
+    not_found,
+)
+from qlip.zoo.registry import REGISTRY, SOLVE, Entry, is_hub_id, is_name, split_revision
+from qlip.zoo.solve import solve
+from qlip.zoo.store import check_target, load_folder, save
 
 
 def load(source: str | Path) -> PositionMLP:
@@ -39,43 +41,19 @@ def load(source: str | Path) -> PositionMLP:
     return load_folder(found) if isinstance(found, Path) else solve(found)[0]
 
 
-def solve(source: str) -> tuple[PositionMLP, ZooConfig]:
-    """Solve a position for ``solve:<CLIP id or folder>`` and describe it.
-
-    Raises:
-        NotFoundError: if the CLIP cannot be found.
-    """
-    name, revision = _split_revision(source.removeprefix(SOLVE))
-    try:
-        clip = load_clip(name, revision)
-    except OSError as error:
-        raise not_found(f"{source}: the CLIP {name} is in no folder here and could not be had from the Hub") from error
-    table, tower = position_table(clip), vision_tower(clip)
-    position = solved_position(table)
-    residual, squared = position.residual(table)
-    config = ZooConfig.of(
-        position,
-        backbone=name,
-        backbone_revision=revision or getattr(tower.config, "_commit_hash", None),
-        patch_size=tower.embeddings.patch_embedding.weight.shape[-1],
-        metrics={"R": residual.item(), "R2": squared.item(), "offgrid": position.offgrid(table)},
-    )
-    return position, config
-
-
 def pull(source: str, name: str | None = None, root: Path | str = DEFAULT_ROOT) -> Path:
     """Copy what `load` would load into the zoo, as ``root/name``; checked before it is put there.
 
     Args:
         source: As in `load`.
-        name: Of the new entry; the last part of the source if not given.
-        root: The zoo.
+        name: Name of the new entry; the last part of the source if not given.
+        root: Folder of the zoo.
 
     Raises:
         NotFoundError, EntryError: as `load`.
         FileExistsError: if ``root/name`` is something else.
     """
-    name = name or Path(_split_revision(source.removeprefix(SOLVE))[0]).name
+    name = name or Path(split_revision(source.removeprefix(SOLVE))[0]).name
     if not is_name(name):
         raise ValueError(
             f"name: got {name!r}; takes letters, digits, '.', '-' and '_', a letter or digit first; give one"
@@ -85,7 +63,8 @@ def pull(source: str, name: str | None = None, root: Path | str = DEFAULT_ROOT) 
         position, config = solve(found)
         return save(position, target, config)
     load_folder(found)
-    with replacing(target) as new:
+    check_target(target)
+    with replacing_folder(target, FILES) as new:
         for file in FILES:
             if (found / file).is_file():
                 shutil.copyfile(found / file, new / file)
@@ -116,9 +95,8 @@ def push(entry: str | Path, hub_id: str, private: bool = False) -> str:
     with tempfile.TemporaryDirectory() as staging:
         for file in FILES:
             shutil.copyfile(folder / file, Path(staging, file))
-        card = Path(staging, CARD)
-        text = card.read_text(encoding="utf-8")
-        card.write_text(text.replace(f"qlip.load({folder.name!r})", f"qlip.load({hub_id!r})"), encoding="utf-8")
+        text = (folder / CARD).read_text(encoding="utf-8")
+        write_text(Path(staging, CARD), text.replace(f"qlip.load({folder.name!r})", f"qlip.load({hub_id!r})"))
         try:  # private: None, not False, which would override an organisation's own default of private
             url = api.create_repo(hub_id, private=private or None, exist_ok=True)
             api.upload_folder(repo_id=hub_id, folder_path=staging, commit_message=f"Upload {folder.name} with qlip")
@@ -130,12 +108,6 @@ def push(entry: str | Path, hub_id: str, private: bool = False) -> str:
     return str(url)
 
 
-def find_local(source: str, root: Path | str = DEFAULT_ROOT) -> Path | None:
-    """The folder of an entry: ``source`` itself, or ``root/source``."""
-    candidates = [Path(source).expanduser(), Path(root) / source]
-    return next((folder for folder in candidates if (folder / CONFIG).is_file()), None)
-
-
 def _find(source: str) -> Path | str:
     """The folder of the entry that ``source`` names, downloaded if need be, or ``solve:...``."""
     if source.startswith(SOLVE):
@@ -144,19 +116,17 @@ def _find(source: str) -> Path | str:
         return folder
     if source in REGISTRY:
         return _find_registered(REGISTRY[source])
-    name, revision = _split_revision(source)
+    name, revision = split_revision(source)
     if is_hub_id(name):
         return _download(name, revision)
-    raise not_found(f"{source}: neither an entry of the zoo, a folder with a {CONFIG}, nor a Hub id")
+    what = f"{source}: neither an entry of the zoo, a folder with a {CONFIG}, nor a Hub id"
+    raise not_found(what, kind=UnknownSourceError)
 
 
 def _find_registered(entry: Entry) -> Path | str:
     if entry.kind == "solve":
         return entry.source + (f"@{entry.revision}" if entry.revision else "")
-    if entry.kind == "package":
-        folder = PACKAGED / entry.source.removeprefix(PACKAGE)
-    else:
-        folder = _download(entry.source, entry.revision)
+    folder = _download(entry.source, entry.revision)
     got = sha256(folder / WEIGHTS) if (folder / WEIGHTS).is_file() else "no such file"
     if got != entry.sha256:
         raise EntryError(
@@ -182,18 +152,3 @@ def _download(hub_id: str, revision: str | None) -> Path:
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
-
-
-def _split_revision(source: str) -> tuple[str, str | None]:
-    name, _, revision = source.partition("@")
-    return (source, None) if Path(source).exists() else (name, revision or None)
-
-
-def not_found(what: str, root: Path | str = DEFAULT_ROOT) -> NotFoundError:
-    """The error for something that is not there: what was sought, what there is, and what works without a network."""
-    local = ", ".join(local_entries(root)) or "none"
-    return NotFoundError(
-        f"{what}. Entries in {root}/: {local}. Registered: {', '.join(REGISTRY)}. "
-        f"Without a network: an entry of {root}/, solve:<folder of a CLIP>, or "
-        f"`python train.py fit --config configs/quickstart.yaml`, which makes one"
-    )

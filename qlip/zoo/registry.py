@@ -2,11 +2,10 @@
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
-from qlip.zoo.card import is_hub_id
-
-SOLVE, PACKAGE = "solve:", "package:"
+SOLVE = "solve:"
 
 
 @dataclass(frozen=True)
@@ -15,8 +14,7 @@ class Entry:
 
     Attributes:
         name: What `qlip.load` takes; letters, digits, ``.``, ``-`` and ``_``.
-        source: ``solve:<clip id>`` (computed from CLIP's own weights, nothing of ours is downloaded), a Hub id, or
-            ``package:<folder>`` for one shipped in ``qlip/zoo/entries``.
+        source: ``solve:<clip id>`` (computed from CLIP's own weights, nothing of ours is downloaded), or a Hub id.
         description: One line.
         revision: Commit or tag on the Hub, of the entry or of the CLIP.
         sha256: Of ``model.safetensors``; required of everything that is not solved.
@@ -34,21 +32,36 @@ class Entry:
                 f"name: got {self.name!r}; takes letters, digits, '.', '-' and '_', a letter or digit first"
             )
         if self.kind == "hub" and not is_hub_id(self.source):
-            raise ValueError(f"source: got {self.source!r}; takes solve:<clip id>, a Hub id, or package:<folder>")
+            raise ValueError(f"source: got {self.source!r}; takes solve:<clip id> or a Hub id")
         if (self.kind == "solve") != (self.sha256 is None):
             raise ValueError(f"sha256: got {self.sha256!r} for {self.source}; takes a checksum, and none for solve:")
         if self.sha256 is not None and not re.fullmatch("[0-9a-f]{64}", self.sha256):
             raise ValueError(f"sha256: got {self.sha256!r}; takes 64 hexadecimal digits, lower case")
 
     @property
-    def kind(self) -> Literal["solve", "package", "hub"]:
+    def kind(self) -> Literal["solve", "hub"]:
         """Where the weights come from."""
-        return "solve" if self.source.startswith(SOLVE) else "package" if self.source.startswith(PACKAGE) else "hub"
+        return "solve" if self.source.startswith(SOLVE) else "hub"
 
 
 def is_name(name: str) -> bool:
     """Whether ``name`` can be a folder of the zoo and nothing else: no path, nothing hidden."""
     return re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.ASCII) is not None
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether ``name`` reads as ``owner/model`` and is no folder here.
+
+    The rules are those of ``huggingface_hub.utils.validate_repo_id``, whose import takes longer than a list of the zoo.
+    """
+    plain = re.fullmatch(r"\b[\w.-]{1,96}\b/\b[\w.-]{1,96}\b", name, re.ASCII) is not None
+    return plain and "--" not in name and ".." not in name and not name.endswith(".git") and not Path(name).exists()
+
+
+def split_revision(source: str) -> tuple[str, str | None]:
+    """``owner/name@revision`` in two, the revision None if there is none; a path that is there stays whole."""
+    name, _, revision = source.partition("@")
+    return (source, None) if Path(source).exists() else (name, revision or None)
 
 
 _ENTRIES = [

@@ -1,23 +1,15 @@
 """Entries on disk: a folder with ``config.json``, ``model.safetensors`` and ``README.md``, whole or not there at all."""
 
-import hashlib
-import os
-import shutil
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 
 from qlip.core.position import PositionMLP
+from qlip.files import replacing_folder, write_text
 from qlip.zoo.card import model_card
-from qlip.zoo.config import EntryError, ZooConfig, architecture
-
-CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
-FILES = (CONFIG, WEIGHTS, CARD)
+from qlip.zoo.config import EntryError, ZooConfig
+from qlip.zoo.entries import CARD, CONFIG, FILES, WEIGHTS
+from qlip.zoo.position_file import describe, read_position, write_position
 
 
 def save(position: PositionMLP, folder: Path | str, config: ZooConfig) -> Path:
@@ -30,15 +22,17 @@ def save(position: PositionMLP, folder: Path | str, config: ZooConfig) -> Path:
     for name, tensor in position.state_dict().items():
         if tensor.dtype != torch.float32 or not tensor.isfinite().all():
             raise ValueError(f"position: {name} is {tensor.dtype}, {_finiteness(tensor)}; takes finite float32 values")
-    for key, value in architecture(position).items():
-        if getattr(config, key) != value:
-            raise ValueError(f"config.{key}: got {getattr(config, key)!r} for a position whose {key} is {value!r}")
+    for key, value in describe(position).items():
+        if config.description.get(key) != value:
+            raise ValueError(
+                f"config.{key}: got {config.description.get(key)!r} for a position whose {key} is {value!r}"
+            )
     folder = Path(folder)
-    with replacing(folder) as new:
+    check_target(folder)
+    with replacing_folder(folder, FILES) as new:
         config.write(new / CONFIG)
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in position.state_dict().items()}
-        (new / WEIGHTS).write_bytes(safetensors.torch.save(tensors, metadata={"format": "pt"}))
-        (new / CARD).write_text(model_card(config, folder.name), encoding="utf-8")
+        write_position(new / WEIGHTS, position)
+        write_text(new / CARD, model_card(config, folder.name))
     return folder
 
 
@@ -48,31 +42,17 @@ def load_folder(folder: Path | str) -> PositionMLP:
     Raises:
         EntryError: naming the file, key or tensor that is wrong.
     """
-    folder = Path(folder)
-    config = ZooConfig.read(folder / CONFIG)
-    with torch.device("meta"):  # shapes alone, and no draw from the caller's random state
-        position = PositionMLP(**config.architecture)
-    path = folder / WEIGHTS
+    config, path = ZooConfig.read(Path(folder) / CONFIG), Path(folder) / WEIGHTS
+    if not path.is_file():
+        raise EntryError(f"{path}: not there; an entry keeps its weights in {WEIGHTS}, no other format is read")
     try:
-        tensors = safetensors.torch.load_file(path)
-    except FileNotFoundError as error:
-        raise EntryError(
-            f"{path}: not there; an entry keeps its weights in {WEIGHTS}, no other format is read"
-        ) from error
-    except SafetensorError as error:
-        raise EntryError(f"{path}: damaged ({error}); fetch or export the entry again") from error
-    expected = position.state_dict()
-    for problem, names in (("missing", expected.keys() - tensors), ("unknown", tensors.keys() - expected)):
-        if names:
-            raise EntryError(f"{path}: {problem} tensors {', '.join(sorted(names))}")
-    for name, tensor in tensors.items():
-        wanted = expected[name]
-        if (tensor.shape, tensor.dtype) != (wanted.shape, wanted.dtype):
-            raise EntryError(
-                f"{path}: {name} is {tensor.dtype} of shape {tuple(tensor.shape)}; by {CONFIG} it should be "
-                f"{wanted.dtype} of shape {tuple(wanted.shape)}"
-            )
-    position.load_state_dict(tensors, assign=True)
+        position = read_position(path, config.description)
+    except ValueError as error:
+        raise EntryError(str(error)) from error
+    assert isinstance(position, PositionMLP), "the config describes one"
+    dtype = position.frequencies.dtype
+    if dtype != torch.float32:
+        raise EntryError(f"{path}: its tensors are {dtype}; those of an entry should be {torch.float32}")
     return position
 
 
@@ -94,67 +74,5 @@ def check_target(folder: Path | str) -> None:
             ) from error
 
 
-@contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
-    """Give a new folder to fill; on leaving, it takes the place of ``folder``. On an exception the old one stays.
-
-    Other files that the user put into the old entry move along.
-
-    Raises:
-        FileExistsError: see `check_target`.
-    """
-    check_target(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    token = uuid.uuid4().hex[:8]
-    new, old = (folder.parent / f".{folder.name}.{token}.{state}" for state in ("new", "old"))
-    new.mkdir()
-    try:
-        yield new
-        for path in [*new.iterdir(), new]:
-            _fsync(path)
-        _swap(new, folder, old)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)  # gone already, unless something failed
-    _fsync(folder.parent)
-
-
-def _swap(new: Path, folder: Path, old: Path) -> None:
-    """Move ``folder`` away to ``old`` and ``new`` into its place; a failure half-way puts the old one back."""
-    if not folder.exists():
-        new.rename(folder)
-        return
-    folder.rename(old)
-    try:
-        new.rename(folder)
-    except BaseException:
-        old.rename(folder)
-        raise
-    for path in old.iterdir():
-        if path.name not in FILES:
-            path.rename(folder / path.name)
-    shutil.rmtree(old)
-
-
-def sha256(path: Path) -> str:
-    """Checksum of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def local_entries(root: Path | str = "checkpoints") -> list[str]:
-    """Names of the entries in ``root``, sorted; what is half written or no entry is left out."""
-    root = Path(root)
-    folders = sorted(root.iterdir()) if root.is_dir() else []
-    return [x.name for x in folders if not x.name.startswith(".") and all((x / f).is_file() for f in (CONFIG, WEIGHTS))]
-
-
 def _finiteness(tensor: torch.Tensor) -> str:
     return "finite" if tensor.isfinite().all() else "not finite"
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -6,8 +6,8 @@ import datasets
 import pytest
 
 from qlip.towers.load import position_table
-from qlip.zoo.position_file import write_position
-from qlip.zoo.resolve import solved_position
+from qlip.zoo.position_file import POSITION_FILE, write_position
+from qlip.zoo.solve import solved_position
 from tests.evaluation.local_data import MAKERS
 from tests.families.tiny_llava import tiny_llava, tiny_processor
 
@@ -29,7 +29,10 @@ def model_folder(tmp_path_factory) -> Path:
     model = tiny_llava()
     model.save_pretrained(folder)
     tiny_processor().save_pretrained(folder)
-    write_position(folder, solved_position(position_table(model.model.vision_tower), hidden=640, depth=2, fourier=24))
+    write_position(
+        folder / POSITION_FILE,
+        solved_position(position_table(model.model.vision_tower), hidden=640, depth=2, fourier=24),
+    )
     return folder
 
 

@@ -7,7 +7,7 @@ from transformers import LlavaForConditionalGeneration, LlavaProcessor
 import qlip
 from qlip.core.position import PositionMLP
 from qlip.towers.load import position_table
-from qlip.zoo.resolve import solved_position
+from qlip.zoo.solve import solved_position
 from tests.families.tiny_llava import scene, tiny_llava, tiny_processor
 
 ONE = "USER: <image>\nwhat is there ? ASSISTANT:"

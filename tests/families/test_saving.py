@@ -12,7 +12,6 @@ import qlip
 from qlip import Quadtree, TablePosition
 from qlip.families.llava import QlipLlavaForConditionalGeneration
 from qlip.families.processor import QlipLlavaProcessor
-from qlip.zoo.position_file import read_position
 from tests.families.conftest import ONE, TWO
 from tests.families.tiny_llava import scene
 
@@ -114,30 +113,8 @@ def test_saving_never_touches_the_network(pair, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_loading_draws_no_random_numbers(saved):
-    state = torch.get_rng_state()
-    read_position(saved[1] / "qlip.safetensors")
-    assert torch.equal(torch.get_rng_state(), state)
-
-
 def test_a_folder_without_our_files_is_refused(saved):
     with pytest.raises(OSError, match=r"qlip\.safetensors"):
         QlipLlavaForConditionalGeneration.from_pretrained(saved[0])
     with pytest.raises(OSError, match=r"qlip\.json"):
         QlipLlavaProcessor.from_pretrained(saved[0])
-
-
-def test_another_file_under_our_name_is_refused(tmp_path):
-    safetensors.torch.save_file({"table": torch.zeros(2, 2, 4)}, tmp_path / "qlip.safetensors")
-    with pytest.raises(ValueError, match="not written by qlip"):
-        read_position(tmp_path / "qlip.safetensors")
-
-
-def test_a_damaged_position_is_refused(saved, tmp_path):
-    with safetensors.safe_open(saved[1] / "qlip.safetensors", "pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        metadata = file.metadata()
-    del tensors["readout.bias"]
-    safetensors.torch.save_file(tensors, tmp_path / "qlip.safetensors", metadata)
-    with pytest.raises(RuntimeError, match=r"readout\.bias"):
-        read_position(tmp_path / "qlip.safetensors")

@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 from transformers import CLIPConfig, CLIPModel, CLIPVisionModel, CLIPVisionModelWithProjection
 
-from qlip import PatchBatch, PositionMLP, QlipVisionModel, Quadtree, TablePosition
+from qlip import PatchBatch, PositionMLP, QlipVisionModel, Quadtree
 from qlip.towers.load import load_clip, position_table, vision_tower
 from qlip.towers.synthetic import random_clip, random_clip_from_name
-from qlip.zoo.resolve import make_position, solved_position
+from qlip.zoo.solve import solved_position
 
 SHAPES = {  # image side and patch side of the CLIPs in use
     "B/32": (224, 32),
@@ -273,13 +273,6 @@ CLIP = random_clip(64, 1, image_size=112)
     ("call", "error", "message"),
     [
         (lambda: QlipVisionModel.from_clip(torch.nn.Linear(2, 2)), TypeError, "clip: got Linear; takes a CLIPModel"),
-        (lambda: make_position(CLIP, "cubic"), ValueError, "position: got 'cubic'; takes 'solve', 'bicubic'"),
-        (
-            lambda: make_position(CLIP, PositionMLP(64, 24, hidden=8)),
-            ValueError,
-            "24 x 24 grid of width 64; this tower has 8 x 8 of width 64",
-        ),
-        (lambda: make_position(CLIP, TablePosition(torch.zeros(8, 8, 32))), ValueError, "8 x 8 grid of width 32"),
         (
             lambda: QlipVisionModel.from_clip(CLIP, "zero")(uniform(torch.zeros(1, 3, 64, 64), 16)),
             ValueError,

@@ -1,7 +1,7 @@
 import pytest
 
 from qlip.towers.synthetic import random_clip
-from qlip.zoo.load import solve
+from qlip.zoo.solve import solve
 from qlip.zoo.store import save
 from tests.zoo.helpers import describe, tiny_position
 

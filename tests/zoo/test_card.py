@@ -4,7 +4,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from qlip.towers.synthetic import random_clip
-from qlip.zoo.card import is_hub_id, model_card
+from qlip.zoo.card import model_card
 from qlip.zoo.store import save
 from tests.zoo.helpers import describe, same, tiny_position
 
@@ -31,13 +31,6 @@ def test_metadata_without_cosines(position):
 @pytest.mark.parametrize("backbone", ["random:256x6", "/data/clip", "models/my clip", "clip"])
 def test_base_model_is_a_hub_id_or_absent(position, backbone):
     assert ModelCard(model_card(describe(position, backbone=backbone), "tiny")).data.base_model is None
-
-
-def test_a_folder_here_is_no_hub_id(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert is_hub_id("models/clip")
-    (tmp_path / "models" / "clip").mkdir(parents=True)
-    assert not is_hub_id("models/clip")
 
 
 def test_the_card_gives_every_metric_and_the_paper(position):

@@ -4,8 +4,9 @@ import sys
 import pytest
 
 from qlip import cli
+from qlip.files import sha256
 from qlip.zoo.registry import REGISTRY
-from qlip.zoo.store import load_folder, save, sha256
+from qlip.zoo.store import load_folder, save
 from tests.zoo.helpers import describe, same, tiny_position
 
 

@@ -1,4 +1,7 @@
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -79,3 +82,15 @@ def test_a_users_own_criterion_goes_by_its_name():
         "patch_size": 14,
         "cover": "roots",
     }
+
+
+def test_a_zoo_can_be_listed_without_torch(entry):
+    code = (
+        "import sys; from pathlib import Path; from qlip.zoo.config import ZooConfig; from qlip.zoo.entries import local_entries;"
+        "from qlip.zoo.registry import REGISTRY; root = Path(sys.argv[1]);"
+        "print(REGISTRY.keys() and [ZooConfig.read(root / name / 'config.json').dim for name in local_entries(root)]);"
+        "print({'torch', 'transformers', 'huggingface_hub', 'httpx'} & sys.modules.keys())"
+    )
+    command = [sys.executable, "-c", code, str(entry.parent)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[8]", "set()"]

@@ -5,7 +5,8 @@ import shutil
 import pytest
 import safetensors.torch
 
-from qlip.zoo.store import load_folder, save, sha256
+from qlip.files import sha256
+from qlip.zoo.store import load_folder, save
 from tests.zoo.fake_hub import TOKEN, FakeHub
 from tests.zoo.helpers import describe, same, tiny_position
 from tests.zoo.hub_client import Client

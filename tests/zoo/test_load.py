@@ -4,12 +4,14 @@ import pytest
 import torch
 
 import qlip
+from qlip.files import sha256
 from qlip.towers.load import load_clip, position_table
 from qlip.zoo import load as zoo
 from qlip.zoo.config import EntryError, ZooConfig
-from qlip.zoo.load import NotFoundError, load, pull, push
+from qlip.zoo.entries import NotFoundError
+from qlip.zoo.load import load, pull, push
 from qlip.zoo.registry import REGISTRY, Entry
-from qlip.zoo.store import load_folder, save, sha256
+from qlip.zoo.store import load_folder, save
 from tests.zoo.helpers import describe, same, tiny_position
 
 
@@ -124,23 +126,22 @@ def test_a_clip_is_no_entry_but_can_be_solved(clip_folder):
         load(clip_folder)
 
 
-def packaged(name, tmp_path, monkeypatch, checksum=None):
-    """Ship ``tmp_path/packaged/<name>`` inside the package and register it."""
-    monkeypatch.setattr(zoo, "PACKAGED", tmp_path / "packaged")
-    found = sha256(tmp_path / "packaged" / name / "model.safetensors")
-    monkeypatch.setitem(REGISTRY, name, Entry(name, f"package:{name}", "shipped", sha256=checksum or found))
-    return found
+def published(folder, monkeypatch, checksum):
+    """Register an entry whose snapshot from the Hub is ``folder``."""
+    monkeypatch.setattr(zoo, "snapshot_download", lambda *_, **__: str(folder))
+    monkeypatch.setitem(REGISTRY, "demo", Entry("demo", "me/demo", "trained", sha256=checksum))
 
 
-def test_a_packaged_entry(tmp_path, monkeypatch):
-    shipped = entry_with(3, tmp_path / "packaged" / "demo")
-    packaged("demo", tmp_path, monkeypatch)
-    assert same(load("demo"), shipped)
+def test_a_published_entry(tmp_path, monkeypatch):
+    trained = entry_with(3, tmp_path / "snapshot")
+    published(tmp_path / "snapshot", monkeypatch, sha256(tmp_path / "snapshot" / "model.safetensors"))
+    assert same(load("demo"), trained)
 
 
 def test_a_wrong_checksum_names_both(tmp_path, monkeypatch):
-    entry_with(3, tmp_path / "packaged" / "demo")
-    found = packaged("demo", tmp_path, monkeypatch, checksum="0" * 64)
+    entry_with(3, tmp_path / "snapshot")
+    published(tmp_path / "snapshot", monkeypatch, "0" * 64)
+    found = sha256(tmp_path / "snapshot" / "model.safetensors")
     with pytest.raises(EntryError, match=f"sha256 {found}, registered is {'0' * 64}"):
         load("demo")
 
@@ -187,7 +188,7 @@ def test_push_refuses_a_damaged_entry(tmp_path):
     entry_with(1, tmp_path / "x")
     config = json.loads((tmp_path / "x" / "config.json").read_text())
     (tmp_path / "x" / "config.json").write_text(json.dumps({**config, "dim": 9}))
-    with pytest.raises(EntryError, match="readout"):
+    with pytest.raises(EntryError, match=r"dim is 8 by its own description and 9 by config\.json"):
         push("x", "me/x")
 
 

@@ -5,17 +5,23 @@ import safetensors.torch
 import torch
 from safetensors import safe_open
 
+from qlip import PositionMLP
+from qlip.files import sha256
 from qlip.zoo import store
 from qlip.zoo.config import EntryError
-from qlip.zoo.store import check_target, load_folder, local_entries, save
+from qlip.zoo.entries import FILES, local_entries
+from qlip.zoo.store import check_target, load_folder, save
 from tests.zoo.helpers import describe, same, tiny_position
 
 
 def edit_weights(entry, change):
+    """Change the tensors, and leave what the file says of itself."""
     path = entry / "model.safetensors"
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
     tensors = safetensors.torch.load_file(path)
     change(tensors)
-    safetensors.torch.save_file(tensors, path)
+    safetensors.torch.save_file(tensors, path, metadata)
 
 
 def test_round_trip_is_exact(position, entry):
@@ -47,12 +53,12 @@ def test_the_file_holds_the_mlp_and_nothing_else(position, entry):
 
 
 def test_everyone_who_may_read_the_config_may_read_the_weights(entry):
-    assert len({(entry / name).stat().st_mode for name in store.FILES}) == 1
+    assert len({(entry / name).stat().st_mode for name in FILES}) == 1
 
 
 def test_same_weights_same_checksum(entry, position, tmp_path):
-    again = save(position, tmp_path / "again", describe(position))
-    assert store.sha256(entry / "model.safetensors") == store.sha256(again / "model.safetensors")
+    folders = [entry, *(save(position, tmp_path / f"again{i}", describe(position)) for i in range(9))]
+    assert len({sha256(folder / "model.safetensors") for folder in folders}) == 1
 
 
 def test_saving_replaces_the_entry_and_keeps_the_users_files(entry):
@@ -65,9 +71,8 @@ def test_saving_replaces_the_entry_and_keeps_the_users_files(entry):
     assert [path.name for path in entry.parent.iterdir()] == ["tiny"]
 
 
-@pytest.mark.parametrize("step", ["_fsync", "_swap", "model_card"])
-def test_a_crash_while_saving_leaves_the_old_entry(entry, position, monkeypatch, step):
-    monkeypatch.setattr(store, step, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+def test_a_failure_while_saving_leaves_the_old_entry(entry, position, monkeypatch):
+    monkeypatch.setattr(store, "model_card", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     newer = tiny_position(1)
     with pytest.raises(KeyboardInterrupt):
         save(newer, entry, describe(newer))
@@ -75,36 +80,8 @@ def test_a_crash_while_saving_leaves_the_old_entry(entry, position, monkeypatch,
     assert [path.name for path in entry.parent.iterdir()] == ["tiny"]
 
 
-def test_a_crash_between_the_two_renames_puts_the_old_entry_back(entry, position, monkeypatch):
-    rename = type(entry).rename
-
-    def fails_for_the_new(path, target):
-        if path.name.endswith(".new"):
-            raise KeyboardInterrupt
-        return rename(path, target)
-
-    monkeypatch.setattr(type(entry), "rename", fails_for_the_new)
-    newer = tiny_position(1)
-    with pytest.raises(KeyboardInterrupt):
-        save(newer, entry, describe(newer))
-    assert same(load_folder(entry), position)
-
-
-def test_nothing_is_visible_before_all_is_written(position, tmp_path, monkeypatch):
-    seen = []
-    fsync = store._fsync
-
-    def look(path):
-        seen.append((tmp_path / "new").exists())
-        fsync(path)
-
-    monkeypatch.setattr(store, "_fsync", look)
-    save(position, tmp_path / "new", describe(position))
-    assert seen == [False] * 4 + [True]  # three files, their folder; then the parent
-
-
 def test_what_a_killed_process_leaves_is_no_entry(entry, position):
-    leftover = entry.parent / ".tiny.0123abcd.new"
+    leftover = entry.parent / ".tiny.0123abcd"
     entry.rename(leftover)
     assert local_entries(entry.parent) == []
 
@@ -141,6 +118,20 @@ def test_saving_refuses_the_config_of_another_position(position, tmp_path):
         save(position, tmp_path / "x", describe(tiny_position(dim=12)))
 
 
+def test_the_weights_and_the_config_of_two_positions_are_refused(entry, tmp_path):
+    sharp = PositionMLP(8, grid=4, hidden=16, depth=2, fourier=3, sigma=2.0)
+    other = save(sharp, tmp_path / "other", describe(sharp))
+    (other / "model.safetensors").replace(entry / "model.safetensors")
+    with pytest.raises(EntryError, match=r"sigma is 2\.0 by its own description and 0\.25 by config\.json"):
+        load_folder(entry)
+
+
+def test_an_entry_without_a_description_in_its_file_goes_by_the_config(entry, position):
+    path = entry / "model.safetensors"
+    safetensors.torch.save_file(safetensors.torch.load_file(path), path, {"format": "pt"})  # as qlip 0.1 wrote it
+    assert same(load_folder(entry), position)
+
+
 def test_a_missing_tensor_is_named(entry):
     edit_weights(entry, lambda tensors: tensors.pop("hidden.1.bias"))
     with pytest.raises(EntryError, match=r"missing tensors hidden\.1\.bias"):
@@ -157,6 +148,12 @@ def test_an_extra_tensor_is_named(entry):
 def test_a_wrong_tensor_is_named(entry, wrong):
     edit_weights(entry, lambda tensors: tensors.update({"readout.bias": wrong}))
     with pytest.raises(EntryError, match=r"readout\.bias is .*should be torch\.float32 of shape \(8,\)"):
+        load_folder(entry)
+
+
+def test_another_dtype_for_all_is_reported(entry):
+    edit_weights(entry, lambda tensors: tensors.update({name: tensor.half() for name, tensor in tensors.items()}))
+    with pytest.raises(EntryError, match=r"its tensors are torch\.float16; those of an entry should be torch\.float32"):
         load_folder(entry)
 
 

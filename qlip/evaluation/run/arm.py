@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -17,7 +16,7 @@ from qlip.families.base import Converted
 from qlip.images.processor import Crop
 from qlip.images.read import ImageLike, pad_to_square, to_rgb
 from qlip.shipped import shipped
-from qlip.zoo.position_file import POSITION_FILE, read_position
+from qlip.zoo.position_file import saved_position
 
 Baseline = Literal["crop", "pad"]
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -156,14 +155,6 @@ def load_arm(source: str, vision: Vision, revision: str | None = None, dtype: Dt
         return Arm(model, processor, vision)
     patch = model.config.vision_config.patch_size
     tree = Quadtree(vision.alpha, vision.criterion, vision.max_tokens, patch, vision.cover)
-    position = find_position(source, vision.position)
+    position = vision.position or saved_position(source) or "solve"
     model, processor = convert(model, processor, position=position, quadtree=tree, size=vision.size, crop=vision.crop)
     return Arm(model, processor, vision)
-
-
-def find_position(source: str, position: str | None) -> Any:
-    """What `qlip.convert` should be given: the position asked for, the one saved with the model, or ``solve``."""
-    saved = Path(source) / POSITION_FILE
-    if position is None and saved.is_file():
-        return read_position(saved)
-    return position or "solve"

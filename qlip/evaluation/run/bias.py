@@ -14,17 +14,15 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from qlip.core.patches import PatchBatch
-from qlip.core.position import Position, PositionMLP
+from qlip.core.position import PositionMLP
 from qlip.core.quadtree import Quadtree
 from qlip.data.pictures import scene_folder
 from qlip.encoder import QlipVisionModel
-from qlip.evaluation.journal import write_json
 from qlip.evaluation.run.metrics import GridResidual, InterpolationBias, MesoscopicBias
+from qlip.files import replacing_file, write_json
 from qlip.images.processor import QlipImageProcessor
 from qlip.images.read import read_image
 from qlip.towers.load import load_clip, position_table, vision_tower
-from qlip.zoo.load import load
-from qlip.zoo.resolve import make_position
 
 PositionKind = Literal["mlp", "bicubic", "bilinear", "zero"]
 BIAS = "bias.json"
@@ -95,17 +93,11 @@ def run_bias(config: BiasConfig) -> list[Row]:
     clip: Any = load_clip(config.clip)
     clip = clip.to(config.device).eval().requires_grad_(False)
     models: dict[str, QlipVisionModel] = {
-        kind: QlipVisionModel.from_clip(clip, _position(clip, kind, config.mlp)) for kind in config.positions
+        kind: QlipVisionModel.from_clip(clip, config.mlp if kind == "mlp" else kind) for kind in config.positions
     }
     rows = list(measure(clip, models, files, config))
     write_all(rows, config, residuals(models, position_table(clip)), len(files))
     return rows
-
-
-def _position(clip: Any, kind: str, mlp: str) -> Position:
-    if kind != "mlp":
-        return make_position(clip, kind)  # type: ignore[arg-type]
-    return make_position(clip, "solve" if mlp == "solve" else load(mlp)).to(clip.device)  # type: ignore[attr-defined]
 
 
 def measure(clip: Any, models: dict[str, QlipVisionModel], files: Sequence[Path], config: BiasConfig) -> Iterator[Row]:
@@ -161,13 +153,13 @@ def residuals(models: dict[str, QlipVisionModel], table: Tensor) -> dict[str, fl
 def write_all(rows: Sequence[Row], config: BiasConfig, residual: dict[str, float], images: int) -> None:
     """``bias.json``, ``bias.csv``, ``bias.png`` and TensorBoard's events."""
     found = {"config": _plain(config), "images": images, "residual": residual, "rows": [asdict(row) for row in rows]}
-    config.out.mkdir(parents=True, exist_ok=True)
-    with (config.out / "bias.csv").open("w", newline="") as file:
+    with replacing_file(config.out / "bias.csv") as new, new.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(asdict(rows[0])))
         writer.writeheader()
         writer.writerows(found["rows"])  # type: ignore[arg-type]
     figure = draw(rows)
-    figure.savefig(config.out / "bias.png", dpi=130)
+    with replacing_file(config.out / "bias.png") as new:
+        figure.savefig(new, format="png", dpi=130)
     with SummaryWriter(str(config.out)) as board:
         for row in rows:
             tree = "quadtree" if row.quadtree else "grid"

@@ -20,7 +20,7 @@ from qlip.evaluation.run.metrics import GridResidual, InterpolationBias, Mesosco
 from qlip.images.processor import QlipImageProcessor
 from qlip.towers.load import position_table
 from qlip.towers.synthetic import random_clip
-from qlip.zoo.resolve import solved_position
+from qlip.zoo.solve import solved_position
 from tests.evaluation.fake_answers import make_run
 from tests.families.tiny_llava import scene
 
