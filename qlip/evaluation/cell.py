@@ -19,8 +19,7 @@ class Vision:
     """Ask the stock model in place of the converted one: ``crop`` prepares images as Hugging Face does, ``pad`` as LLaVA's
     own repository does. Position, size, crop and the quadtree's options then have no effect."""
     position: str | None = None
-    """Where tokens are: ``bicubic``, ``bilinear``, ``nearest``, ``zero``, ``solve``, or a source that qlip.load takes. If not
-    given, the position saved with the model, or else ``solve``."""
+    """Where tokens are; if not given, the position saved with the model, or else the solved one."""
     size: int | None = 336
     """Shortest edge in pixels that images are scaled to; null leaves them at their own size."""
     crop: Crop = "patch"
@@ -30,8 +29,7 @@ class Vision:
     max_tokens: int | None = None
     """Image tokens that one image may take at most; if given, it replaces alpha."""
     criterion: str = "derivative"
-    """Split criterion: ``derivative``, ``gradient``, ``variance``, ``entropy``, ``reconstruction``, ``random`` or ``uniform``
-    (nothing merges)."""
+    """Split criterion of the quadtree; with uniform nothing merges."""
     cover: Cover = "roots"
     """``roots`` leaves the borders of an image in single patches, as the paper does; ``full`` lets them merge too."""
     seed: int = 0
@@ -48,8 +46,7 @@ class Cell(Vision):
     """
 
     benchmark: str
-    """Which questions are asked: ``vstar``, ``mmbench``, ``pope``, ``cvbench``, ``scienceqa``, ``mme``, ``realworldqa``,
-    ``vstar-pocket`` or ``pope-pocket``."""
+    """Which questions are asked; those called pocket are drawn here, the others are downloaded."""
     model: str
     """A LLaVA, converted before or not: a Hub id, a folder, or pocket-llava, which comes with the package."""
     model_revision: str | None = None

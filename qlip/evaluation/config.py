@@ -26,8 +26,7 @@ class BiasConfig:
     alpha: float = 0.1
     """Split threshold of the quadtree, in units of the criterion; a larger one gives fewer tokens."""
     criterion: str = "derivative"
-    """Split criterion of the quadtree: ``derivative``, ``gradient``, ``variance``, ``entropy``, ``reconstruction``, ``random``
-    or ``uniform`` (nothing merges)."""
+    """Split criterion of the quadtree; with uniform nothing merges."""
     limit: int | None = None
     """How many images are used, from the first; all of them if not given."""
     out: Path = Path("results/bias")
@@ -41,7 +40,7 @@ class SweepConfig:
     """Measure every cell of a sweep."""
 
     sweep: Path
-    """YAML file with the keys out, common, run, grid and bias (see qlip/configs/sweeps)."""
+    """YAML file with the keys out, common, run, grid and bias."""
     data: Path | None = None
     """Folder with a copy of each benchmark, DATA/BENCHMARK; downloaded from the Hub if not given."""
     model: str | None = None

@@ -16,6 +16,7 @@ from qlip import configs
 from qlip.core.criteria import CRITERIA
 from qlip.evaluation import cli as evaluation
 from qlip.evaluation.benchmarks import BENCHMARKS
+from qlip.evaluation.names import BiasPosition
 from qlip.files import write_text
 from qlip.help import FOLDER, LIGHTNING, WIDTH, file_of
 from qlip.training import cli as training
@@ -56,6 +57,7 @@ NAMES = {  # what an option of a free type takes, from where the program itself 
     "benchmark": f"One of {', '.join(BENCHMARKS)}.",
     "criterion": f"One of {', '.join(CRITERIA)}.",
     "position": f"One of {', '.join(get_args(PositionName))}, or what qlip.load takes.",
+    "positions": f"Any of {', '.join(get_args(BiasPosition))}.",
     "sweep": f"Or the name of one that comes with qlip: {', '.join(configs.names('sweep'))}.",
 }
 

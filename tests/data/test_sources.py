@@ -57,7 +57,7 @@ def test_without_a_network_imagenette_names_the_quickstart(tmp_path: Path, monke
         raise RuntimeError("no route to host")
 
     monkeypatch.setattr(sources, "Imagenette", refuse)
-    with pytest.raises(OSError, match=r"no route to host.*configs/quickstart\.yaml"):
+    with pytest.raises(OSError, match=r"no route to host.*--config quickstart"):
         find_pictures("imagenette", tmp_path)
 
 

@@ -11,11 +11,9 @@ from typing import get_args
 
 import pytest
 
-from qlip.core.criteria import CRITERIA
 from qlip.core.names import TableMode
 from qlip.evaluation import cell as cells
 from qlip.evaluation import config as configs
-from qlip.evaluation.benchmarks import BENCHMARKS
 from qlip.evaluation.cell import Cell
 from qlip.evaluation.names import BiasPosition
 from qlip.evaluation.report.figures import POSITIONS
@@ -87,19 +85,6 @@ def described(kind):
         for field, text in pairs
         if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)
     }
-
-
-@pytest.mark.parametrize(
-    ("kind", "field", "names"),
-    [
-        (cells.Cell, "benchmark", BENCHMARKS),
-        (cells.Vision, "criterion", CRITERIA),
-        (configs.BiasConfig, "criterion", CRITERIA),
-        (cells.Vision, "position", get_args(PositionName)),
-    ],
-)
-def test_help_lists_what_the_registry_holds(kind, field, names):
-    assert set(re.findall(r"``(.+?)``", described(kind)[field])) == set(names)
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def test_only_the_network_is_behind_the_loss_and_only_positions_behind_an_activa
     assert {id(p) for p in module.parameters() if p.requires_grad} == trained
     batch, outputs, embedded = batch_of(), [], []
     module.vision.register_forward_hook(lambda _, args, output: outputs.append(gradient_leaves(output.image_embeds)))
-    module.vision.pre_layernorm.register_forward_pre_hook(lambda _, args: embedded.append(args[0].grad_fn))
+    module.vision.vision_model.pre_layrnorm.register_forward_pre_hook(lambda _, args: embedded.append(args[0].grad_fn))
     kept = KeptActivations(module)
     kept.during(lambda: outputs.append(gradient_leaves(module.losses(batch)["loss"])))
     through_the_clip, whole = outputs
