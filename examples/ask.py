@@ -13,8 +13,6 @@ import torch
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 import qlip
-from qlip.images.read import read_image
-from qlip.shipped import shipped
 
 
 def arguments() -> argparse.Namespace:
@@ -46,15 +44,18 @@ def seconds(start: float) -> float:
 def main() -> None:
     """Load, convert, ask, print."""
     args = arguments()
-    picture = read_image(args.image)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    source = shipped(args.model)
-    model = LlavaForConditionalGeneration.from_pretrained(source, dtype="auto").to(device)
-    processor = AutoProcessor.from_pretrained(source)
-    quadtree = qlip.Quadtree(args.alpha, max_tokens=args.max_tokens, patch_size=model.config.vision_config.patch_size)
-    model, processor = qlip.convert(model, processor, position=args.position, quadtree=quadtree, size=args.size or None)
+    if args.model == "pocket-llava":
+        model, processor = qlip.from_pretrained(args.model)
+    else:
+        model = LlavaForConditionalGeneration.from_pretrained(args.model, dtype="auto")
+        model, processor = qlip.convert(model, AutoProcessor.from_pretrained(args.model), position=args.position)
+    model.to(device)
     prompt = f"USER: <image>\n{args.question} ASSISTANT:"
-    inputs = processor(images=picture, text=prompt, return_tensors="pt").to(model.device)
+    options = {"size": args.size or None, "alpha": args.alpha}
+    if args.max_tokens is not None:
+        options["max_tokens"] = args.max_tokens
+    inputs = processor(images=str(args.image), text=prompt, return_tensors="pt", **options).to(model.device)
     patches, geometry = inputs["pixel_values"][0]
     leaves = qlip.Leaves.from_geometry(geometry.cpu())
 
@@ -73,7 +74,8 @@ def main() -> None:
     print(f"{len(patches)} of {h * w} tokens ({h} x {w} patches)")
     print(f"{encoding:.2f} s to encode the image, {answering:.2f} s to answer, encoding included")
     if args.save_overlay is not None:
-        qlip.draw_leaves(processor.image_processor.settings.view(picture), leaves).save(args.save_overlay)
+        view = processor.image_processor.settings.with_options(**options).view(args.image)
+        qlip.draw_leaves(view, leaves).save(args.save_overlay)
         print(f"leaves drawn in {args.save_overlay}")
 
 

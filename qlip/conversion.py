@@ -16,7 +16,7 @@ from qlip.families import FAMILIES, Converted, ConvertedProcessor
 from qlip.families.hub import HUB_OPTIONS, find_file
 from qlip.images.processor import PROCESSOR_FILE, Crop, Pad, QlipImageProcessor
 from qlip.shipped import is_shipped, shipped
-from qlip.towers.base import TOWERS
+from qlip.towers.base import TOWERS, find_tower
 from qlip.zoo.position_file import POSITION_FILE, read_position
 from qlip.zoo.resolve import resolve_position
 
@@ -134,7 +134,7 @@ def from_pretrained(source: str | Path, **options: Any) -> tuple[Any, Any]:
 
 def _encoder(model: nn.Module, position: Position | None) -> QlipVisionModel:
     """A tower as an encoder, which knows where it came from."""
-    converted = QlipVisionModel.from_clip(model, position)
+    converted = QlipVisionModel(find_tower(model).module, position, getattr(model, "visual_projection", None))
     converted.__dict__["original"] = model  # beside the module tree, or its weights would be listed twice
     return converted
 

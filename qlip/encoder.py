@@ -43,11 +43,11 @@ class QlipVisionModel(nn.Module):
 
     Args:
         vision_model: The tower, of a class in `qlip.towers.base.TOWERS`; shared, not copied.
-        position: Encodings of coordinates, see `qlip.core.position`.
+        position: Encodings of coordinates, see `qlip.core.position`; None for a tower that rotates.
         projection: CLIP's projection of the class token, if it has one.
     """
 
-    def __init__(self, vision_model: nn.Module, position: Position, projection: nn.Module | None = None) -> None:
+    def __init__(self, vision_model: nn.Module, position: Position | None, projection: nn.Module | None = None) -> None:
         super().__init__()
         self.vision_model, self.projection, self.position = vision_model, projection, position
         self.__dict__["tower"] = find_tower(vision_model)
@@ -103,8 +103,11 @@ class QlipVisionModel(nn.Module):
             prefix = tower.prefix()
             packing = Packing.of(batch.mask, tower.prefix_length)
             patches = tower.embed(packing.pack(batch.patches))  # (R, P, D)
-            added = self.position(packing.pack(self.coords_of(batch))) if positions is None else packing.pack(positions)
-            states = packing.insert(prefix, patches + added.to(patches.dtype))
+            if positions is not None:
+                patches = patches + packing.pack(positions).to(patches.dtype)
+            elif self.position is not None:
+                patches = patches + self.position(packing.pack(self.coords_of(batch))).to(patches.dtype)
+            states = packing.insert(prefix, patches)
         states = tower.before(states)
         collected = [packing.unpack(states)] if output_hidden_states else []
         for layer in self.layers():
@@ -151,9 +154,11 @@ class QlipVisionModel(nn.Module):
         original = self.__dict__.get("original")
         if not isinstance(original, PreTrainedModel):
             raise TypeError("self: got a QlipVisionModel without an original; takes one made by qlip.convert(tower)")
-        check_writable(self.position)
+        if self.position is not None:
+            check_writable(self.position)
         original.save_pretrained(save_directory)
-        write_position(Path(save_directory) / POSITION_FILE, self.position)
+        if self.position is not None:
+            write_position(Path(save_directory) / POSITION_FILE, self.position)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "QlipVisionModel":
         """Move and cast as any module, but only move the position: ``model.to(bfloat16)`` must not round it."""

@@ -101,3 +101,12 @@ def test_no_file_reaches_itself():
 def test_every_part_has_a_floor():
     assert {part_of(module) for module in MODULES} <= HEIGHT.keys()
     assert "core" in {part_of(module) for module in MODULES}
+
+
+@pytest.mark.parametrize("path", FILES, ids=[name_of(path) for path in FILES])
+def test_files_and_functions_stay_short(path):
+    source = path.read_text()
+    assert source.count("\n") <= 350
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno - node.lineno < 60, node.name

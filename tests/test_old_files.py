@@ -9,9 +9,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import qlip
-from qlip.families.llava import QlipLlavaForConditionalGeneration
-from qlip.families.processor import QlipLlavaProcessor
-from qlip.training.cli import main
+from qlip.cli import main
+from qlip.families.llava import QlipLlavaForConditionalGeneration, QlipLlavaProcessor
 from qlip.training.module import QlipModule
 from qlip.zoo.position_file import read_position
 

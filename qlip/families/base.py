@@ -117,11 +117,12 @@ class Converted(Renamed):
         """Encodings of coordinates; in float32, not among ``parameters()``. None if the tower rotates."""
         return self.qlip.position
 
-    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
         """Save for `qlip.from_pretrained`, and for ``from_pretrained`` of the original class.
 
         Args:
-            save_directory: Gets the original's checkpoint and ``qlip.safetensors``.
+            save_directory: Folder that gets the original's checkpoint and ``qlip.safetensors``.
+            args: Arguments of transformers.
             kwargs: Options of transformers.
 
         Raises:
@@ -134,12 +135,12 @@ class Converted(Renamed):
             check_writable(self.position)
         with self.as_original() as original:
             # transformers renames tensors back to the checkpoint's names, but not for classes that are not its own
-            original.save_pretrained(save_directory, **kwargs)
+            original.save_pretrained(save_directory, *args, **kwargs)
         if kwargs.get("is_main_process", True) and self.position is not None:
             write_position(Path(save_directory) / POSITION_FILE, self.position)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, *args: Any, **kwargs: Any) -> Any:
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Load what `save_pretrained` wrote, from a folder or the Hub.
 
         Args:

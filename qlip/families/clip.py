@@ -9,11 +9,11 @@ from qlip.families.processor import ConvertedProcessor
 from qlip.images.pixels import PixelValues
 
 
-class QlipCLIPProcessor(ConvertedProcessor, CLIPProcessor, original=CLIPProcessor):  # type: ignore[misc]
+class QlipCLIPProcessor(ConvertedProcessor, CLIPProcessor, original=CLIPProcessor):
     """CLIP's processor for images of any size; see `ConvertedProcessor` for what differs from `transformers.CLIPProcessor`."""
 
 
-class QlipCLIPModel(Converted, CLIPModel, original=CLIPModel):  # type: ignore[misc]
+class QlipCLIPModel(Converted, CLIPModel, original=CLIPModel):
     """CLIP, image and text, taking patches and leaves.
 
     Modifications of `transformers.CLIPModel` (5.23 to 5.24), besides those of `Converted`:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +52,13 @@ class Features(list[Tensor]):
         return torch.cat(self).to(*args, **kwargs)
 
 
-class Renamed:
+if TYPE_CHECKING:  # mixins: each stands before a class of transformers whose methods it calls
+    Host = PreTrainedModel
+else:
+    Host = object
+
+
+class Renamed(Host):
     """A subclass that goes by its parent's name: pipelines, trainers and quantisers go by ``type(model).__name__``.
 
     Pickle goes by ``__qualname__``, which stays.
@@ -91,7 +97,7 @@ class ConvertedInner(Renamed):
         pixel_values = args[1] if len(args) > 1 else kwargs.get("pixel_values")
         if input_ids is not None and pixel_values is not None:
             self.check_prompts(input_ids, self.feature_counts(pixel_values, kwargs))
-        return super().__call__(*args, **kwargs)  # type: ignore[misc]
+        return super().__call__(*args, **kwargs)
 
     def check_prompts(self, input_ids: Tensor, counts: list[int]) -> None:
         """Raise unless ``input_ids (B, L)`` has a placeholder for each of the features; see `check_placeholders`."""
@@ -109,7 +115,7 @@ class ConvertedInner(Renamed):
     @property
     def tower(self) -> Tower:
         """The vision tower."""
-        return find_tower(self.get_submodule(self.tower_path))  # type: ignore[attr-defined]
+        return find_tower(self.get_submodule(self.tower_path))
 
     def project(self, states: Tensor) -> Tensor:
         """What the language model is shown of units, ``(M, E)``, from the states of their patches, ``(M, u * u, D)``."""

@@ -15,7 +15,7 @@ from qlip.images.pixels import PixelValues, token_counts
 from qlip.images.processor import QlipImageProcessor
 
 
-class QlipLlavaProcessor(PromptProcessor, LlavaProcessor, original=LlavaProcessor):  # type: ignore[misc]
+class QlipLlavaProcessor(PromptProcessor, LlavaProcessor, original=LlavaProcessor):
     """LLaVA's processor for images of any size.
 
     Modifications of `transformers.LlavaProcessor` (5.23 to 5.24), besides those of `PromptProcessor`:
@@ -28,7 +28,7 @@ class QlipLlavaProcessor(PromptProcessor, LlavaProcessor, original=LlavaProcesso
         return self.num_additional_image_tokens if self.vision_feature_select_strategy == "full" else 0
 
 
-class QlipLlavaModel(ConvertedInner, LlavaModel, original=LlavaModel):  # type: ignore[misc]
+class QlipLlavaModel(ConvertedInner, LlavaModel, original=LlavaModel):
     """LLaVA without its head, taking patches and leaves; see `ConvertedInner` for what differs from `transformers.LlavaModel`."""
 
     def feature_counts(self, pixel_values: PixelValues, options: Mapping[str, Any]) -> list[int]:
@@ -71,7 +71,7 @@ class QlipLlavaModel(ConvertedInner, LlavaModel, original=LlavaModel):  # type: 
         return output if return_dict else output.to_tuple()
 
 
-class QlipLlavaForConditionalGeneration(  # type: ignore[misc]
+class QlipLlavaForConditionalGeneration(
     ConvertedGenerative, LlavaForConditionalGeneration, original=LlavaForConditionalGeneration
 ):
     """LLaVA with images of any size.

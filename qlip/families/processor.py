@@ -2,8 +2,7 @@
 
 import copy
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any, ClassVar, Self, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypedDict
 
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.image_processing_utils import BaseImageProcessor
@@ -74,7 +73,13 @@ class LeafImageProcessor(BaseImageProcessor):
         return {"image_processor_type": type(self).__name__, **self.settings.to_dict()}
 
 
-class ConvertedProcessor:
+if TYPE_CHECKING:  # mixins: each stands before a class of transformers whose methods it calls
+    Host = ProcessorMixin
+else:
+    Host = object
+
+
+class ConvertedProcessor(Host):
     """What processors have in common once they are converted.
 
     Modifications of `transformers.ProcessorMixin` (5.23 to 5.24):
@@ -88,7 +93,7 @@ class ConvertedProcessor:
     """
 
     original: ClassVar[type[ProcessorMixin]]
-    skip_tensor_conversion: ClassVar[list[str]] = ["video_metadata", "text_replacement_offsets", "pixel_values"]
+    skip_tensor_conversion = ["video_metadata", "text_replacement_offsets", "pixel_values"]  # noqa: RUF012
     image_processor: LeafImageProcessor
     tokenizer: PreTrainedTokenizerBase
     original_image_processor: BaseImageProcessor
@@ -138,11 +143,12 @@ class ConvertedProcessor:
         """
         return self.image_processor.count_tokens(images, **options)
 
-    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> list[str]:
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> list[str]:
         """Save for `qlip.from_pretrained`, and for ``from_pretrained`` of the original's class.
 
         Args:
-            save_directory: Gets the original's files and ``qlip.json``.
+            save_directory: Folder that gets the original's files and ``qlip.json``.
+            args: Arguments of transformers.
             kwargs: Options of transformers.
 
         Raises:
@@ -153,22 +159,23 @@ class ConvertedProcessor:
         settings.check_writable()
         if kwargs.pop("push_to_hub", False):
             raise ValueError("push_to_hub: got True; save here first, then call processor.push_to_hub(repository)")
-        files = self.to_original().save_pretrained(str(save_directory), **kwargs)
+        files = self.to_original().save_pretrained(str(save_directory), *args, **kwargs)
         return [*files, str(settings.save_pretrained(save_directory))]
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Self:
         """Load what `save_pretrained` wrote, from a folder or the Hub.
 
         Args:
             pretrained_model_name_or_path: Folder or Hub id.
+            args: Arguments of transformers.
             kwargs: Options of transformers.
 
         Raises:
             OSError: if there is no processor, or no ``qlip.json`` with it.
         """
         settings = QlipImageProcessor.read(find_file(pretrained_model_name_or_path, PROCESSOR_FILE, kwargs))
-        return cls.convert(cls.original.from_pretrained(str(pretrained_model_name_or_path), **kwargs), settings)
+        return cls.convert(cls.original.from_pretrained(str(pretrained_model_name_or_path), *args, **kwargs), settings)
 
 
 class PromptProcessor(ConvertedProcessor):
@@ -195,7 +202,7 @@ class PromptProcessor(ConvertedProcessor):
         Raises:
             ValueError: if an image does not get all its placeholders.
         """
-        output = super().__call__(images=images, text=text, **kwargs)  # type: ignore[misc]
+        output = super().__call__(images=images, text=text, **kwargs)
         if "input_ids" in output and "pixel_values" in output:
             counts = [count + self.extra_tokens for count in token_counts(output["pixel_values"])]
             cause = f"the prompt was cut at max_length={kwargs['max_length']}" if kwargs.get("max_length") else ""
@@ -207,7 +214,7 @@ class PromptProcessor(ConvertedProcessor):
         """Tokens of an image besides its leaves."""
         return 0
 
-    def replace_image_token(self, image_inputs: BatchFeature, image_idx: int, **kwargs: object) -> str:
+    def replace_image_token(self, image_inputs: dict[str, Any], image_idx: int, **kwargs: object) -> str:
         """The placeholders of one image."""
         return self.image_token * (len(image_inputs["pixel_values"][image_idx][1]) + self.extra_tokens)
 
@@ -241,10 +248,10 @@ class PromptProcessor(ConvertedProcessor):
             )
         return left
 
-    def _check_special_mm_tokens(self, text: object, text_inputs: object, modalities: Sequence[str]) -> None:
+    def _check_special_mm_tokens(self, text: list[str], text_inputs: BatchFeature, modalities: list[str]) -> None:
         """Leave images to the check after the call, which knows each image's count."""
         others = [name for name in modalities if name != "image"]
-        super()._check_special_mm_tokens(text, text_inputs, others)  # type: ignore[misc]
+        super()._check_special_mm_tokens(text, text_inputs, others)
 
     def _get_num_multimodal_tokens(
         self, image_sizes: Sequence[tuple[int, int]] | None = None, **kwargs: object

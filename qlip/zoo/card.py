@@ -49,8 +49,7 @@ These weights are the MLP alone; CLIP's own come from where they always did and 
 
 ```python
 import qlip
-from qlip.towers.load import load_clip
-clip = load_clip({config.backbone!r}{revision})
+clip = qlip.load_clip({config.backbone!r}{revision})
 model = qlip.convert(clip, position=qlip.load({name!r}){quadtree})
 ```
 

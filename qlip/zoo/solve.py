@@ -1,5 +1,7 @@
 """Positions solved from a CLIP's own table: nothing is trained, and the result is the same every time."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -11,7 +13,7 @@ from qlip.zoo.entries import not_found
 from qlip.zoo.registry import SOLVE, split_revision
 
 
-def solved_position(table: Tensor, **architecture: int | float) -> PositionMLP:
+def solved_position(table: Tensor, **architecture: Any) -> PositionMLP:
     """A `PositionMLP` solved for ``table (n, n, D)``: the same one every time, whatever the random state.
 
     Args:
@@ -23,7 +25,7 @@ def solved_position(table: Tensor, **architecture: int | float) -> PositionMLP:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        mlp = PositionMLP(table.shape[-1], table.shape[0], **architecture)  # type: ignore[arg-type]
+        mlp = PositionMLP(table.shape[-1], table.shape[0], **architecture)
     return mlp.to(table.device).solve_(table)
 
 

@@ -17,7 +17,7 @@ from torchvision.utils import make_grid, save_image
 from transformers import CLIPModel, LlavaForConditionalGeneration, PreTrainedModel, ProcessorMixin
 
 from qlip.data.scenes import draw_scenes
-from qlip.files import replacing_folder, sha256
+from qlip.files import replacing_folder, sha256, write_text
 from recipes.pocket.card import clip_card, llava_card
 from recipes.pocket.check import check_clip, check_llava
 from recipes.pocket.clip import CLIP_SCHEDULE, PocketClip, Readouts
@@ -130,7 +130,7 @@ def save_model(model: PreTrainedModel, processor: ProcessorMixin, folder: Path, 
         model.eval().half().save_pretrained(new)
         model.float()
         processor.save_pretrained(new)
-        (new / "README.md").write_text(card, encoding="utf-8")
+        write_text(new / "README.md", card)
         for file in new.iterdir():
             file.chmod(0o644)  # safetensors writes weights that nobody but the user may read
 

@@ -145,7 +145,7 @@ def test_a_position_of_ones_own(llava):
         (
             {"quadtree": Quadtree(patch_size=16)},
             ValueError,
-            r"got patch_size=16; .* Pass quadtree=Quadtree\(patch_size=14\)",
+            r"got patch_size=16; .* or pass quadtree=Quadtree\(patch_size=14\)",
         ),
         ({"size": 7}, ValueError, "size: got 7; takes at least one patch"),
         ({"crop": "middle"}, ValueError, "crop: got 'middle'"),

@@ -193,7 +193,7 @@ def test_all_seven_benchmarks_from_a_sweep_in_two_sittings_to_a_report(config, c
     values["grid"] = [{"benchmark": PAPER, **arm} for arm in ({"baseline": "crop"}, {"alpha": 0.5})]
     config.sweep.write_text(yaml.safe_dump(values))
     command = ["sweep", str(config.sweep), f"--data={config.data}", f"--out={config.out}"]
-    main([*command, "--shard=0/2"])
+    main([*command, "--cells=0/2"])
     first = {path: path.stat().st_mtime_ns for path in config.out.rglob("result.json")}
     assert len(first) == 7
     main(command)
