@@ -76,6 +76,7 @@ def _point(
 ) -> BiasPoint:
     cosine, bias = MesoscopicBias(), InterpolationBias()
     for batch, target in zip(batches, targets, strict=True):
+        assert model.position is not None  # CLIP has a table
         with torch.no_grad():
             positions = model.position(batch.coords)
         if name == "zero":
