@@ -12,6 +12,10 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import (
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    Gemma3ImageProcessor,
+    Gemma3Processor,
     PaliGemmaConfig,
     PaliGemmaForConditionalGeneration,
     PaliGemmaProcessor,
@@ -112,11 +116,26 @@ def paligemma_processor() -> PaliGemmaProcessor:
     return PaliGemmaProcessor(images, tokenizer("<image>", image_token="<image>"))
 
 
+def gemma3() -> Gemma3ForConditionalGeneration:
+    words = {**GEMMA, "model_type": "gemma3_text", "sliding_window": 64}
+    config = Gemma3Config(
+        vision_config=siglip(24), text_config=words, image_token_index=PLACEHOLDER, mm_tokens_per_image=36
+    )
+    return Gemma3ForConditionalGeneration(config)
+
+
+def gemma3_processor() -> Gemma3Processor:
+    names = {"image_token": "<image_soft_token>", "boi_token": "<boi>", "eoi_token": "<eoi>"}
+    images = Gemma3ImageProcessor(size=square(24 * PATCH), do_pan_and_scan=False)
+    return Gemma3Processor(images, tokenizer(*names.values(), **names), image_seq_length=36)
+
+
 ROWS = {
     "paligemma": Row(lambda: paligemma({"model_type": "gemma"}), paligemma_processor, 12, embeddings=0.2),
     "paligemma2": Row(
         lambda: paligemma({"model_type": "gemma2", "sliding_window": 64}), paligemma_processor, 12, embeddings=0.2
     ),
+    "gemma3": Row(gemma3, gemma3_processor, 24, unit=4, mark="<boi>", embeddings=0.2),
 }
 
 
