@@ -16,6 +16,11 @@ from transformers import (
     Gemma3ForConditionalGeneration,
     Gemma3ImageProcessor,
     Gemma3Processor,
+    GotOcr2ImageProcessor,
+    InternVLConfig,
+    InternVLForConditionalGeneration,
+    InternVLProcessor,
+    InternVLVideoProcessor,
     PaliGemmaConfig,
     PaliGemmaForConditionalGeneration,
     PaliGemmaProcessor,
@@ -130,12 +135,35 @@ def gemma3_processor() -> Gemma3Processor:
     return Gemma3Processor(images, tokenizer(*names.values(), **names), image_seq_length=36)
 
 
+def internvl(layer: int = -1) -> InternVLForConditionalGeneration:
+    tower = {**TOWER, "image_size": [12 * PATCH] * 2, "patch_size": [PATCH] * 2}
+    config = InternVLConfig(
+        vision_config=tower,
+        text_config={**WORDS, "model_type": "qwen2"},
+        image_token_id=PLACEHOLDER,
+        downsample_ratio=0.5,
+        vision_feature_layer=layer,
+    )
+    return InternVLForConditionalGeneration(config)
+
+
+def internvl_processor() -> InternVLProcessor:
+    names = {"context_image_token": "<IMG_CONTEXT>", "start_image_token": "<img>", "end_image_token": "</img>"}
+    words = tokenizer(*names.values(), "<video>", **names, video_token="<video>")
+    images = GotOcr2ImageProcessor(size=square(12 * PATCH))
+    return InternVLProcessor(images, words, InternVLVideoProcessor(), image_seq_length=36)
+
+
 ROWS = {
     "paligemma": Row(lambda: paligemma({"model_type": "gemma"}), paligemma_processor, 12, embeddings=0.2),
     "paligemma2": Row(
         lambda: paligemma({"model_type": "gemma2", "sliding_window": 64}), paligemma_processor, 12, embeddings=0.2
     ),
     "gemma3": Row(gemma3, gemma3_processor, 24, unit=4, mark="<boi>", embeddings=0.2),
+    "internvl": Row(internvl, internvl_processor, 12, 2, "<IMG_CONTEXT>", (("crop_to_patches", False),)),
+    "internvl, layer -2": Row(
+        lambda: internvl(-2), internvl_processor, 12, 2, "<IMG_CONTEXT>", (("crop_to_patches", False),)
+    ),
 }
 
 
@@ -255,6 +283,13 @@ def test_a_prompt_that_was_cut_inside_an_image_is_refused(model, processor, prom
     _, new = qlip.convert(model, processor, position="zero", size=None)
     with pytest.raises(ValueError, match=r"cut at max_length=12"):
         new(images=[pictures[:1]], text=prompts[:1], max_length=12, truncation=True)
+
+
+def test_videos_are_refused():
+    row = ROWS["internvl"]
+    _, new = qlip.convert(row.make(), row.processor(), position="zero")
+    with pytest.raises(ValueError, match=r"videos: got some; a converted InternVL takes images alone"):
+        new(videos=[torch.zeros(4, 3, 28, 28, dtype=torch.uint8)], text=["<video> what is there"])
 
 
 def test_every_family_that_answers_has_a_row():

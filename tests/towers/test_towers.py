@@ -9,6 +9,8 @@ from torch import Tensor
 from transformers import (
     CLIPVisionConfig,
     CLIPVisionModel,
+    InternVLVisionConfig,
+    InternVLVisionModel,
     PreTrainedModel,
     SiglipVisionConfig,
     SiglipVisionModel,
@@ -40,6 +42,12 @@ class Row:
 ROWS = {
     "CLIPVisionModel": Row(lambda: CLIPVisionModel(CLIPVisionConfig(**SQUARE))),
     "SiglipVisionModel": Row(lambda: SiglipVisionModel(SiglipVisionConfig(**SQUARE)), ((20, 27), (9, 16))),
+    "InternVLVisionModel": Row(
+        lambda: InternVLVisionModel(
+            InternVLVisionConfig(**SMALL, image_size=[GRID * PATCH] * 2, patch_size=[PATCH] * 2)
+        ),
+        ((20, 27), (9, 16)),
+    ),
 }
 
 
@@ -163,6 +171,7 @@ def test_an_encoder_without_an_original_cannot_be_saved(tmp_path):
 
 def test_unknown_towers_are_named():
     with pytest.raises(
-        TypeError, match="got Linear; takes a vision tower, or a model that holds one: CLIPVisionModel, Sigl"
+        TypeError,
+        match=r"got Linear; takes a vision tower, or a model that holds one: CLIPVisionModel, .*SiglipVisionModel",
     ):
         find_tower(torch.nn.Linear(2, 2))
