@@ -12,10 +12,7 @@ from qlip.families.processor import PromptProcessor
 
 
 class QlipGemma3Processor(PromptProcessor, Gemma3Processor, original=Gemma3Processor):
-    """Gemma 3's processor for images of any size, without pan and scan.
-
-    See `PromptProcessor` for what differs from `transformers.Gemma3Processor`.
-    """
+    """Gemma 3's processor for images of any size, without pan and scan; see `PromptProcessor` for what else differs."""
 
     plain_options = {"do_pan_and_scan": False}  # noqa: RUF012
 

@@ -4,22 +4,20 @@ from typing import Any, NoReturn
 
 from torch import Tensor
 from transformers import BatchFeature, InternVLForConditionalGeneration, InternVLProcessor
+from transformers.image_utils import ImageInput
 from transformers.models.internvl.modeling_internvl import InternVLModel
 
 from qlip.families.base import ConvertedGenerative
 from qlip.families.inner import ConvertedInner, Features
-from qlip.families.processor import Images, PromptProcessor
+from qlip.families.processor import PromptProcessor
 
 
 class QlipInternVLProcessor(PromptProcessor, InternVLProcessor, original=InternVLProcessor):
-    """InternVL's processor for images of any size, without tiles.
-
-    See `PromptProcessor` for what differs from `transformers.InternVLProcessor`.
-    """
+    """InternVL's processor for images of any size, without tiles; see `PromptProcessor` for what else differs."""
 
     plain_options = {"crop_to_patches": False}  # noqa: RUF012
 
-    def _process_images(self, images: Images, **kwargs: object) -> tuple[BatchFeature, list[str]]:
+    def _process_images(self, images: ImageInput, **kwargs: object) -> tuple[BatchFeature, list[str]]:
         """Pairs and what stands in the prompt, and that each image is one tile, as InternVL asks."""
         processed, replacements = super()._process_images(images, **kwargs)
         processed["num_patches"] = [1] * len(replacements)

@@ -9,11 +9,15 @@ from torch import Tensor
 from transformers import (
     CLIPVisionConfig,
     CLIPVisionModel,
+    Dinov2Config,
+    Dinov2Model,
     InternVLVisionConfig,
     InternVLVisionModel,
     PreTrainedModel,
     SiglipVisionConfig,
     SiglipVisionModel,
+    ViTConfig,
+    ViTModel,
 )
 
 import qlip
@@ -42,6 +46,8 @@ class Row:
 ROWS = {
     "CLIPVisionModel": Row(lambda: CLIPVisionModel(CLIPVisionConfig(**SQUARE))),
     "SiglipVisionModel": Row(lambda: SiglipVisionModel(SiglipVisionConfig(**SQUARE)), ((20, 27), (9, 16))),
+    "ViTModel": Row(lambda: ViTModel(ViTConfig(**SQUARE)), ((20, 27), (9, 16))),
+    "Dinov2Model": Row(lambda: Dinov2Model(Dinov2Config(**SQUARE)), ((20, 27), (9, 16))),
     "InternVLVisionModel": Row(
         lambda: InternVLVisionModel(
             InternVLVisionConfig(**SMALL, image_size=[GRID * PATCH] * 2, patch_size=[PATCH] * 2)
