@@ -187,9 +187,9 @@ class ConvertedGenerative(Converted):
         """
         new = cls.processor_class.convert(processor, settings)
         placeholder = model.config.image_token_id
-        if new.image_token_id != placeholder:
+        if new.placeholder_id != placeholder:
             raise ValueError(
-                f"processor: its placeholder {new.image_token!r} is token {new.image_token_id}, the model's is "
+                f"processor: its placeholder {new.placeholder!r} is token {new.placeholder_id}, the model's is "
                 f"{placeholder}; pass the processor that belongs to the model"
             )
         return new

@@ -22,6 +22,11 @@ class QlipLlavaProcessor(PromptProcessor, LlavaProcessor, original=LlavaProcesso
     - an image has one placeholder more than leaves where LLaVA keeps the class token.
     """
 
+    @classmethod
+    def template_of(cls, processor: LlavaProcessor) -> str:
+        """A placeholder and nothing around it; older processors lack the patch size and could not say how many."""
+        return processor.image_token
+
     @property
     def extra_tokens(self) -> int:
         """Features besides the patches: 1 with CLIP's class token, else 0."""

@@ -1,13 +1,15 @@
 """Hugging Face's processors with qlip's preprocessing inside: text and images in, everything a model takes out."""
 
 import copy
+import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypedDict
 
+from PIL import Image
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_utils import make_flat_list_of_images
-from transformers.processing_utils import MultiModalData
+from transformers.processing_utils import ImagesKwargs, MultiModalData
 
 from qlip.families.hub import find_file
 from qlip.families.placeholders import check_placeholders
@@ -182,32 +184,78 @@ class PromptProcessor(ConvertedProcessor):
     """The processor of a model that answers in words: as many placeholders as an image has leaves.
 
     Modifications of the families' processors (transformers 5.23 to 5.24), besides those of `ConvertedProcessor`:
-    - each image gets as many placeholders as it has leaves, and `extra_tokens` more;
+    - each image gets what the family writes for one plain image, with as many placeholders as the image has leaves, and
+      `extra_tokens` more, in place of the family's number;
     - a prompt that was cut inside an image is refused with the image's number.
+
+    Attributes:
+        plain_options: Options with which the original's image processor makes one picture of an image, and no tiles or crops.
+        template: What the original writes for one plain image; a run of placeholders, with the family's marks around it.
     """
 
+    plain_options: ClassVar[dict[str, object]] = {}
+    images_kwargs: ImagesKwargs = {}  # noqa: RUF012  the original's defaults are options of its own image processor
+    template: str
     image_token: str
     image_token_id: int
 
+    @classmethod
+    def convert(cls, processor: object, settings: QlipImageProcessor) -> Self:
+        """A new processor; the given one stays as it is. See `ConvertedProcessor.convert`."""
+        new = super().convert(processor, settings)
+        new.template = cls.template_of(processor)
+        return new
+
+    @classmethod
+    def template_of(cls, processor: Any) -> str:
+        """What the original ``processor`` writes for one plain image."""
+        plain = Image.new("RGB", (224, 224))  # whatever its size, the original scales it to its own
+        _, (template,) = processor._process_images([plain], **cls.plain_options)
+        return template
+
+    def to_original(self) -> ProcessorMixin:
+        """The original's class with its image processor and this tokenizer."""
+        new = super().to_original()
+        del new.__dict__["template"]
+        return new
+
+    @property
+    def placeholder(self) -> str:
+        """The token that stands for each of an image's features; some families mark an image by another."""
+        return self.image_token
+
+    @property
+    def placeholder_id(self) -> int:
+        """Its number in the vocabulary."""
+        return self.image_token_id
+
     def __call__(
-        self, images: Images | None = None, text: str | list[str] | None = None, **kwargs: object
+        self,
+        images: Images | None = None,
+        text: str | list[str] | None = None,
+        return_tensors: Any = None,
+        **kwargs: object,
     ) -> BatchFeature:
         """Prepare prompts and images.
 
         Args:
             images: One picture, a list, or a list of lists.
             text: One prompt or a list, with the model's placeholder where an image belongs.
+            return_tensors: ``"pt"`` makes tensors of token ids and masks.
             kwargs: Options of transformers; and for this call alone alpha, max_tokens, size, crop, pad.
 
         Raises:
             ValueError: if an image does not get all its placeholders.
         """
+        # not handed on: several families convert once more, and would try it on the list of pairs
         output = super().__call__(images=images, text=text, **kwargs)
         if "input_ids" in output and "pixel_values" in output:
             counts = [count + self.extra_tokens for count in token_counts(output["pixel_values"])]
             cause = f"the prompt was cut at max_length={kwargs['max_length']}" if kwargs.get("max_length") else ""
-            check_placeholders(_rows(output["input_ids"]), counts, self.image_token_id, cause)
-        return output
+            check_placeholders(_rows(output["input_ids"]), counts, self.placeholder_id, cause)
+        return BatchFeature(
+            dict(output), tensor_type=return_tensors, skip_tensor_conversion=self.skip_tensor_conversion
+        )
 
     @property
     def extra_tokens(self) -> int:
@@ -215,8 +263,9 @@ class PromptProcessor(ConvertedProcessor):
         return 0
 
     def replace_image_token(self, image_inputs: dict[str, Any], image_idx: int, **kwargs: object) -> str:
-        """The placeholders of one image."""
-        return self.image_token * (len(image_inputs["pixel_values"][image_idx][1]) + self.extra_tokens)
+        """The template with the placeholders of one image."""
+        placeholders = self.placeholder * (len(image_inputs["pixel_values"][image_idx][1]) + self.extra_tokens)
+        return re.sub(f"(?:{re.escape(self.placeholder)})+", lambda _: placeholders, self.template, count=1)
 
     def count_tokens(self, images: Images, **options: object) -> list[int]:
         """Placeholders that each image will take in the prompt; nothing is resampled or encoded.
@@ -240,7 +289,9 @@ class PromptProcessor(ConvertedProcessor):
         """
         images = text.count(self.image_token)
         words = len(self.tokenizer(text)["input_ids"]) - images
-        left = (context - max_new_tokens - words) // images - self.extra_tokens if images else 0
+        marks = self.template.replace(self.placeholder, "")
+        around = len(self.tokenizer(marks, add_special_tokens=False)["input_ids"]) if marks else 0
+        left = (context - max_new_tokens - words) // images - self.extra_tokens - around if images else 0
         if left < 1:
             raise ValueError(
                 f"text: got {images} images and {words} other tokens; with max_new_tokens={max_new_tokens} they leave no "

@@ -9,9 +9,15 @@ from torch import Tensor
 from transformers import (
     CLIPVisionConfig,
     CLIPVisionModel,
+    Dinov2Config,
+    Dinov2Model,
+    InternVLVisionConfig,
+    InternVLVisionModel,
     PreTrainedModel,
     SiglipVisionConfig,
     SiglipVisionModel,
+    ViTConfig,
+    ViTModel,
 )
 
 import qlip
@@ -40,6 +46,14 @@ class Row:
 ROWS = {
     "CLIPVisionModel": Row(lambda: CLIPVisionModel(CLIPVisionConfig(**SQUARE))),
     "SiglipVisionModel": Row(lambda: SiglipVisionModel(SiglipVisionConfig(**SQUARE)), ((20, 27), (9, 16))),
+    "ViTModel": Row(lambda: ViTModel(ViTConfig(**SQUARE)), ((20, 27), (9, 16))),
+    "Dinov2Model": Row(lambda: Dinov2Model(Dinov2Config(**SQUARE)), ((20, 27), (9, 16))),
+    "InternVLVisionModel": Row(
+        lambda: InternVLVisionModel(
+            InternVLVisionConfig(**SMALL, image_size=[GRID * PATCH] * 2, patch_size=[PATCH] * 2)
+        ),
+        ((20, 27), (9, 16)),
+    ),
 }
 
 
@@ -163,6 +177,7 @@ def test_an_encoder_without_an_original_cannot_be_saved(tmp_path):
 
 def test_unknown_towers_are_named():
     with pytest.raises(
-        TypeError, match="got Linear; takes a vision tower, or a model that holds one: CLIPVisionModel, Sigl"
+        TypeError,
+        match=r"got Linear; takes a vision tower, or a model that holds one: CLIPVisionModel, .*SiglipVisionModel",
     ):
         find_tower(torch.nn.Linear(2, 2))
