@@ -31,7 +31,7 @@ if hasattr(transformers, "Qwen2_5_VLModel"):
     ):
         """Qwen2.5-VL's processor for images of any size."""
 
-    class QlipQwen2_5_VLModel(QwenInner, transformers.Qwen2_5_VLModel, original=transformers.Qwen2_5_VLModel):
+    class QlipQwen2_5_VLModel(QwenInner, transformers.Qwen2_5_VLModel, original=transformers.Qwen2_5_VLModel):  # type: ignore[misc]
         """Qwen2.5-VL without its head, taking patches and leaves."""
 
     class QlipQwen2_5_VLForConditionalGeneration(

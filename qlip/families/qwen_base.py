@@ -4,7 +4,7 @@ Their towers run their own forward: transformers lets them be told where patches
 ``u x u`` patches pass the model's own merger.
 """
 
-from typing import Any, ClassVar, NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ class QwenProcessor(PromptProcessor):
     - videos are refused.
     """
 
-    skip_tensor_conversion: ClassVar[list[str]] = [*PromptProcessor.skip_tensor_conversion, "image_grid_thw"]
+    skip_tensor_conversion = [*PromptProcessor.skip_tensor_conversion, "image_grid_thw"]  # noqa: RUF012
 
     def _process_images(self, images: Images, **kwargs: Any) -> Any:
         processed, replacements = super()._process_images(images, **kwargs)  # type: ignore[arg-type]
@@ -51,7 +51,7 @@ class QwenInner(ConvertedInner):
 
     visual: Any
 
-    def get_image_features(
+    def get_image_features(  # type: ignore[override]
         self, pixel_values: PixelValues, image_grid_thw: object = None, return_dict: bool = True, **kwargs: Any
     ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
         """Encode and merge images.
@@ -104,7 +104,7 @@ class QwenInner(ConvertedInner):
         self,
         input_ids: Tensor,
         mm_token_type_ids: object = None,
-        image_grid_thw: list[Tensor] | None = None,
+        image_grid_thw: Any = None,
         video_grid_thw: object = None,
         attention_mask: Tensor | None = None,
         **kwargs: object,
