@@ -124,9 +124,9 @@ def from_pretrained(source: str | Path, **options: Any) -> tuple[Any, Any]:
     family = next((family for kind, family in FAMILIES.items() if kind.__name__ == name), None)
     if family and is_shipped(str(source)):
         return convert(family.original.from_pretrained(folder, **options), AutoProcessor.from_pretrained(folder))
-    position = find_file(folder, POSITION_FILE, hub)
     if family:
         return family.from_pretrained(folder, **options), family.processor_class.from_pretrained(folder, **hub)
+    position = find_file(folder, POSITION_FILE, hub)
     tower = getattr(transformers, name).from_pretrained(folder, **options)
     settings = QlipImageProcessor.read(find_file(folder, PROCESSOR_FILE, hub))
     return convert(tower, position=read_position(position), quadtree=settings.quadtree), settings

@@ -7,7 +7,7 @@ A family is one file in this folder: a subclass of `Converted`, or of `Converted
 the model without its head. It registers itself in `FAMILIES` under the class of transformers that it stands for.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -19,7 +19,7 @@ from qlip.core.position import Position
 from qlip.families.hub import find_file
 from qlip.families.inner import ConvertedInner, Encoding, Renamed
 from qlip.families.processor import ConvertedProcessor, PromptProcessor
-from qlip.images.processor import Crop, QlipImageProcessor
+from qlip.images.processor import PROCESSOR_FILE, Crop, QlipImageProcessor
 from qlip.towers.base import Tower, find_tower, position_table, square_side
 from qlip.zoo.position_file import POSITION_FILE, check_writable, read_position, write_position
 
@@ -149,13 +149,32 @@ class Converted(Renamed):
             kwargs: Options of transformers.
 
         Raises:
-            OSError: if there is no checkpoint, or no ``qlip.safetensors`` with it.
+            OSError: if there is no checkpoint, or no ``qlip.safetensors`` with it; for a model whose tower rotates, which has
+                no position, if there is no ``qlip.json`` of its processor.
         """
-        position = read_position(find_file(pretrained_model_name_or_path, POSITION_FILE, kwargs))
+        position = _saved_position(pretrained_model_name_or_path, kwargs)
         loaded = cls.original.from_pretrained(str(pretrained_model_name_or_path), *args, **kwargs)
-        if isinstance(loaded, tuple):  # output_loading_info=True
-            return cls.attach(loaded[0], position), *loaded[1:]
-        return cls.attach(loaded, position)
+        model, *info = loaded if isinstance(loaded, tuple) else (loaded,)  # output_loading_info=True
+        if position is None and cls.table_of(model) is not None:
+            find_file(pretrained_model_name_or_path, POSITION_FILE, kwargs)  # raises and says what is missing
+        converted = cls.attach(model, position)
+        return (converted, *info) if info else converted
+
+
+def _saved_position(source: str | Path, options: Mapping[str, Any]) -> Position | None:
+    """The position in a folder or Hub repository; None if only the processor's settings say that it was converted.
+
+    Raises:
+        OSError: if neither is there.
+    """
+    try:
+        return read_position(find_file(source, POSITION_FILE, options))
+    except FileNotFoundError as stock:
+        try:
+            find_file(source, PROCESSOR_FILE, options)
+        except FileNotFoundError:
+            raise stock from None
+        return None
 
 
 class ConvertedGenerative(Converted):

@@ -305,7 +305,7 @@ class PromptProcessor(ConvertedProcessor):
         super()._check_special_mm_tokens(text, text_inputs, others)
 
     def _get_num_multimodal_tokens(
-        self, image_sizes: Sequence[tuple[int, int]] | None = None, **kwargs: object
+        self, image_sizes: Sequence[tuple[int, int]] | None = None, *unused: object, **kwargs: object
     ) -> MultiModalData:
         """The most tokens that images of these sizes ``(height, width)`` can take; the content decides the rest."""
         if image_sizes is None:
