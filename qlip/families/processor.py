@@ -213,12 +213,6 @@ class PromptProcessor(ConvertedProcessor):
         _, (template,) = processor._process_images([plain], **cls.plain_options)
         return template
 
-    def to_original(self) -> ProcessorMixin:
-        """The original's class with its image processor and this tokenizer."""
-        new = super().to_original()
-        del new.__dict__["template"]
-        return new
-
     @property
     def placeholder(self) -> str:
         """The token that stands for each of an image's features; some families mark an image by another."""

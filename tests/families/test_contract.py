@@ -306,6 +306,19 @@ def test_a_prompt_that_was_cut_inside_an_image_is_refused(model, processor, prom
         new(images=[pictures[:1]], text=prompts[:1], max_length=12, truncation=True)
 
 
+@torch.no_grad()
+def test_paligemmas_suffix_becomes_labels():
+    row = ROWS["paligemma"]
+    model, processor = row.make(), row.processor()
+    converted, new = qlip.convert(model, processor, position="zero", criterion="uniform")
+    stock, ours = (
+        inputs_of(each, [[scene(row.side, row.side, 1)]], ["<image> what is there"], suffix=["left right"])
+        for each in (processor, new)
+    )
+    assert torch.equal(ours["labels"], stock["labels"])
+    assert converted(**ours).loss > 0
+
+
 def test_videos_are_refused():
     row = ROWS["internvl"]
     _, new = qlip.convert(row.make(), row.processor(), position="zero")
