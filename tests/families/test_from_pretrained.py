@@ -52,7 +52,9 @@ def test_a_position_that_went_missing_is_missed(llava, processor, solved, tmp_pa
     model, converted = qlip.convert(llava, processor, position=solved)
     model.save_pretrained(tmp_path)
     converted.save_pretrained(tmp_path)
-    (tmp_path / "qlip.safetensors").unlink()  # qlip.json alone is enough for towers that rotate, and this one has a table
+    (
+        tmp_path / "qlip.safetensors"
+    ).unlink()  # qlip.json alone is enough for towers that rotate, and this one has a table
     with pytest.raises(OSError, match=r"has no qlip.safetensors"):
         qlip.from_pretrained(tmp_path)
 
