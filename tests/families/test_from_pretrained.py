@@ -47,6 +47,18 @@ def test_a_stock_folder_is_said_to_be_stock(stock):
         QlipLlavaProcessor.from_pretrained(stock)
 
 
+def test_a_position_that_went_missing_is_missed(llava, processor, solved, tmp_path):
+    llava.generation_config = type(llava.generation_config)()
+    model, converted = qlip.convert(llava, processor, position=solved)
+    model.save_pretrained(tmp_path)
+    converted.save_pretrained(tmp_path)
+    (
+        tmp_path / "qlip.safetensors"
+    ).unlink()  # qlip.json alone is enough for towers that rotate, and this one has a table
+    with pytest.raises(OSError, match=r"has no qlip.safetensors"):
+        qlip.from_pretrained(tmp_path)
+
+
 def test_a_stock_folder_converts_as_the_message_says(stock):
     model = LlavaForConditionalGeneration.from_pretrained(stock)
     model, processor = qlip.convert(model, AutoProcessor.from_pretrained(stock), position="zero")

@@ -141,8 +141,13 @@ def test_whole_grids_answer_as_the_stock_model(stock, processor):
     inputs = {"images": [scene(9 * 28, 9 * 28, 0), scene(11 * 28, 6 * 28, 1)], "text": [TWO], "return_tensors": "pt"}
     theirs = processor(**inputs)
     expected, words = stock(**theirs).logits, answer(stock, theirs)
+    named = ("input_ids", "mm_token_type_ids", "image_grid_thw", "attention_mask")
+    positions, ahead = stock.model.get_rope_index(**{name: theirs[name] for name in named})
     model, converted = qlip.convert(stock, processor, criterion="uniform")
     ours = converted(**inputs)
+    told = model.model.get_rope_index(**{name: ours[name] for name in named})
+    assert torch.equal(told[0].long(), positions)
+    assert torch.equal(told[1], ahead)  # decides where the answer stands
     assert ours["input_ids"].tolist() == theirs["input_ids"].tolist()
     pixels = (
         theirs["pixel_values"].unflatten(1, (3, 2, 14, 14))[:, :, 0].split([len(p) for p, _ in ours["pixel_values"]])
