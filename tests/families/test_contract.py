@@ -327,5 +327,6 @@ def test_videos_are_refused():
 
 
 def test_every_family_that_answers_has_a_row():
-    made = {type(row.make()) for row in ROWS.values()}
-    assert made == {kind for kind, family in FAMILIES.items() if issubclass(family, ConvertedGenerative)}
+    answering = {kind: family for kind, family in FAMILIES.items() if issubclass(family, ConvertedGenerative)}
+    rotating = {kind for kind, family in answering.items() if family.__module__ == "qlip.families.qwen"}  # test_qwen.py
+    assert {type(row.make()) for row in ROWS.values()} == answering.keys() - rotating
