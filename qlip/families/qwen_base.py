@@ -58,14 +58,19 @@ class QwenInner(ConvertedInner):
 
         Args:
             pixel_values: A list with a pair for each image.
-            image_grid_thw: Has no meaning here, for ``pixel_values`` holds the leaves; ``generate`` takes it away by this name.
+            image_grid_thw: The leaves of each image again, as the processor gives them: without them the language model would
+                not know where images are.
             return_dict: False returns a tuple.
             kwargs: transformers' other options; they have no meaning here.
 
         Returns:
             The tower's output with ``pooler_output`` a list of features ``(N_i, E)``, one for each image, and so each of its
             ``deepstack_features`` if it has any.
+
+        Raises:
+            TypeError: if ``pixel_values`` or ``image_grid_thw`` is not what the converted processor returns.
         """
+        _check_leaves(image_grid_thw)
         pairs, tower, area = to_pairs(pixel_values), self.visual, self.qlip.unit**2
         leaves = [each.cpu() for _, each in pairs]
         counts = [len(each) for each in leaves]
@@ -143,11 +148,11 @@ class QwenInner(ConvertedInner):
 def _check_leaves(image_grid_thw: Any) -> list[Tensor]:
     """The leaves of each image; raise if there is anything else."""
     leaves = [] if image_grid_thw is None else list(image_grid_thw)
-    if any(each.ndim != 2 or each.shape[1] != 5 for each in leaves):
+    if not leaves or any(each.ndim != 2 or each.shape[1] != 5 for each in leaves):
         raise TypeError(
             f"image_grid_thw: got {type(image_grid_thw).__name__} of shapes {[tuple(each.shape) for each in leaves]}; a "
-            f"converted model takes the list of leaves (N, 5) that the converted processor returns. Use the processor that "
-            f"qlip.convert(model, processor) returned"
+            f"converted model takes the list of leaves (N, 5) that a converted processor returns beside pixel_values. Pass "
+            f"on all of its output, or use qlip.restore(model) to go on with the original one"
         )
     return leaves
 

@@ -225,5 +225,8 @@ def test_what_it_does_not_take_is_refused_by_name(stock, processor):
     inputs = converted(images=pictures()[0], text=[ONE], return_tensors="pt")
     with pytest.raises(ValueError, match="got videos"):
         model.generate(**inputs, video_grid_thw=torch.ones(1, 3))
+    for call in (model, model.generate):
+        with pytest.raises(TypeError, match=r"image_grid_thw: got NoneType.*Pass on all"):
+            call(**{name: value for name, value in inputs.items() if name != "image_grid_thw"})
     with pytest.raises(TypeError, match=r"image_grid_thw.*converted processor"):
         model.generate(**processor(images=pictures()[0], text=[ONE], return_tensors="pt"))
