@@ -204,7 +204,7 @@ def test_images_of_any_kind_and_size_make_one_batch(tmp_path):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: QlipImageProcessor(crop="centre"), "crop: got 'centre'; takes 'patch' or 'square'"),
+        (lambda: QlipImageProcessor(crop="centre"), "crop: got 'centre'; takes 'patch', 'square', 'units'"),
         (lambda: QlipImageProcessor(size=10), r"size: got 10; takes at least one patch \(14 pixels\), or None"),
         (lambda: QlipImageProcessor(None)(np.zeros((10, 50, 3), np.uint8)), "got 50 x 10 pixels, .* one patch of 14"),
         (lambda: QlipImageProcessor()([]), "takes at least one item"),
