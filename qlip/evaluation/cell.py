@@ -23,7 +23,8 @@ class Vision:
     size: int | None = 336
     """Shortest edge in pixels that images are scaled to; null leaves them at their own size."""
     crop: Crop = "patch"
-    """``patch`` keeps the aspect and trims both sides to whole patches; ``square`` cuts out the middle."""
+    """``patch`` keeps the aspect and trims both sides to whole patches; ``square`` cuts out the middle; ``units`` scales to whole patches
+    and cuts nothing."""
     alpha: float = 0.1
     """Split threshold of the quadtree, in units of the criterion; a larger one gives fewer tokens."""
     max_tokens: int | None = None
