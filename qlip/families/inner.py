@@ -34,14 +34,14 @@ class Encoding:
     def encode(
         self, tower: nn.Module, pixel_values: PixelValues, output_hidden_states: bool = False
     ) -> tuple[QlipVisionOutput, list[int]]:
-        """Run the tower on ``pixel_values``; also the number of patches of each image."""
+        """Run the tower on ``pixel_values``; also the number of leaves of each image."""
         model = QlipVisionModel(tower, self.position)
         with onloaded(*model.tower.inputs()):
             device = model.device
         if isinstance(self.position, nn.Module):
             self.position.to(device)  # follows the tower, wherever it was moved since; does nothing if it is there
         batch = to_batch(pixel_values).to(device)
-        return model(batch, output_hidden_states=output_hidden_states), token_counts(pixel_values)
+        return model(batch, output_hidden_states=output_hidden_states), token_counts(pixel_values, self.unit)
 
 
 class Features(list[Tensor]):
@@ -105,7 +105,7 @@ class ConvertedInner(Renamed):
 
     def feature_counts(self, pixel_values: PixelValues, options: Mapping[str, Any]) -> list[int]:
         """Features of each image: its leaves, and whatever a family adds by the ``options`` of a call."""
-        return token_counts(pixel_values)
+        return token_counts(pixel_values, self.qlip.unit)
 
     @property
     def feature_layers(self) -> list[int] | None:

@@ -60,10 +60,15 @@ def _unit(pair: Pair) -> int:
     return round((len(patches) / max(len(leaves), 1)) ** 0.5)
 
 
-def token_counts(pixel_values: PixelValues) -> list[int]:
-    """Leaves of each image, class token not counted."""
+def token_counts(pixel_values: PixelValues, unit: int = 1) -> list[int]:
+    """Leaves of each image, class token not counted.
+
+    Args:
+        pixel_values: Pairs, which say how many leaves they have, or a `PatchBatch`, which knows patches alone.
+        unit: Patches along the side of a leaf's unit, for a `PatchBatch`.
+    """
     if isinstance(pixel_values, PatchBatch):
-        return pixel_values.num_tokens.tolist()
+        return (pixel_values.num_tokens // unit**2).tolist()
     return [len(leaves) for _, leaves in to_pairs(pixel_values)]
 
 
