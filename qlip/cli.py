@@ -61,6 +61,7 @@ def main(args: Sequence[str] | None = None, prog: str = "qlip") -> None:
 
 def _run(module: str, words: list[str], prog: str, verb: str) -> None:
     """Import the verb's module and run it, its errors in one line."""
+    loaded = import_module(module)  # before our handler: Lightning, which would print beside it, then keeps to its own
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_handler()])
     logging.getLogger("qlip").setLevel(logging.INFO)
     advert = logging.getLogger("lightning.pytorch.utilities.rank_zero")
@@ -68,7 +69,7 @@ def _run(module: str, words: list[str], prog: str, verb: str) -> None:
     for message in _NOISE:
         warnings.filterwarnings("ignore", message=message)
     try:
-        import_module(module).run(words, prog)
+        loaded.run(words, prog)
     except ArgumentError as error:
         _refuse(f"{prog}: {error}. See {prog} {verb} --help")
     except (OSError, ValueError) as error:

@@ -1,6 +1,7 @@
 """The one main: verbs, programs, errors, configurations by name, and that nothing imports torch before it must."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -146,3 +147,14 @@ def test_a_sweep_by_its_name(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     main(["sweep", "pocket", "--dry-run", "true"])
     assert "0 of 27 cells done" in capsys.readouterr().out
+
+
+def test_lightning_says_a_thing_once(tmp_path):
+    (tmp_path / "loud.py").write_text(
+        "from lightning.fabric.utilities.seed import seed_everything\ndef run(args, prog): seed_everything(0)\n"
+    )
+    code = "from qlip.cli import _run; _run('loud', [], 'qlip', 'fit')"
+    paths = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[1])])
+    environment = {**os.environ, "PYTHONPATH": paths}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert (done.stdout + done.stderr).count("Seed set to 0") == 1
