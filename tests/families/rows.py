@@ -1,0 +1,177 @@
+"""The families that the contract is about, one row each: a tiny model, its stock processor, and what it was made for."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import (
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    Gemma3ImageProcessor,
+    Gemma3Processor,
+    GotOcr2ImageProcessor,
+    InternVLConfig,
+    InternVLForConditionalGeneration,
+    InternVLProcessor,
+    InternVLVideoProcessor,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PaliGemmaConfig,
+    PaliGemmaForConditionalGeneration,
+    PaliGemmaProcessor,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    ProcessorMixin,
+    SiglipImageProcessor,
+)
+
+PLACEHOLDER, VOCABULARY, PATCH = 90, 128, 14
+TOWER = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4}
+WORDS = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 4096,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+GEMMA = {**WORDS, "head_dim": 16}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A family to try.
+
+    Attributes:
+        make: Builds a model with few weights, whose placeholder is token 90.
+        processor: Builds its stock processor.
+        grid: Patches along the side of the pictures it was made for.
+        unit: Patches along the side of what its language model sees as one token.
+        mark: Stands for an image in a prompt.
+        plain: Options with which the stock processor makes one picture of an image.
+        embeddings: Scale of the embeddings of words, which Gemma multiplies by the root of their width.
+    """
+
+    make: Callable[[], PreTrainedModel]
+    processor: Callable[[], ProcessorMixin]
+    grid: int
+    unit: int = 1
+    mark: str = "<image>"
+    plain: tuple[tuple[str, object], ...] = ()
+    embeddings: float = 1.0
+
+    @property
+    def pixels(self) -> int:
+        """Side of a unit."""
+        return self.unit * PATCH
+
+    @property
+    def side(self) -> int:
+        """Side of the pictures it was made for."""
+        return self.grid * PATCH
+
+
+def siglip(grid: int, **options: object) -> dict[str, object]:
+    size = {"image_size": grid * PATCH, "patch_size": PATCH, "vision_use_head": False}
+    return {**TOWER, **size, "model_type": "siglip_vision_model", **options}
+
+
+def tokenizer(*special: str, **names: str) -> PreTrainedTokenizerFast:
+    """A word a token; the first of the special ones is the placeholder."""
+    words = ["<pad>", "<s>", "</s>", "<unk>", "what", "is", "there", "left", "or", "right", "\n"]
+    words += [f"word{i}" for i in range(len(words), PLACEHOLDER)]
+    model = WordLevel({word: i for i, word in enumerate([*words, *special])}, unk_token="<unk>")
+    fast = Tokenizer(model)
+    fast.pre_tokenizer = WhitespaceSplit()
+    ends = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    made = PreTrainedTokenizerFast(tokenizer_object=fast, **ends, extra_special_tokens=names)
+    made.add_special_tokens({"additional_special_tokens": list(special)})
+    return made
+
+
+def square(side: int) -> dict[str, int]:
+    return {"height": side, "width": side}
+
+
+def llava() -> LlavaForConditionalGeneration:
+    """Over SigLIP, which has no class token: so "full" is the strategy."""
+    config = LlavaConfig(
+        vision_config=siglip(12),
+        text_config={**WORDS, "model_type": "llama"},
+        image_token_index=PLACEHOLDER,
+        vision_feature_select_strategy="full",
+    )
+    return LlavaForConditionalGeneration(config)
+
+
+def llava_processor() -> LlavaProcessor:
+    images, words = SiglipImageProcessor(size=square(12 * PATCH)), tokenizer("<image>")
+    options = {"vision_feature_select_strategy": "full", "num_additional_image_tokens": 0}
+    return LlavaProcessor(images, words, patch_size=PATCH, **options)
+
+
+def paligemma(words: dict[str, object]) -> PaliGemmaForConditionalGeneration:
+    tower = siglip(12, projection_dim=64)
+    config = PaliGemmaConfig(
+        vision_config=tower, text_config={**GEMMA, **words}, image_token_index=PLACEHOLDER, projection_dim=64
+    )
+    return PaliGemmaForConditionalGeneration(config)
+
+
+def paligemma_processor() -> PaliGemmaProcessor:
+    images = SiglipImageProcessor(size=square(12 * PATCH), image_seq_length=144)
+    return PaliGemmaProcessor(images, tokenizer("<image>", image_token="<image>"))
+
+
+def gemma3() -> Gemma3ForConditionalGeneration:
+    words = {**GEMMA, "model_type": "gemma3_text", "sliding_window": 64}
+    config = Gemma3Config(
+        vision_config=siglip(24), text_config=words, image_token_index=PLACEHOLDER, mm_tokens_per_image=36
+    )
+    return Gemma3ForConditionalGeneration(config)
+
+
+def gemma3_processor() -> Gemma3Processor:
+    names = {"image_token": "<image_soft_token>", "boi_token": "<boi>", "eoi_token": "<eoi>"}
+    images = Gemma3ImageProcessor(size=square(24 * PATCH), do_pan_and_scan=False)
+    return Gemma3Processor(images, tokenizer(*names.values(), **names), image_seq_length=36)
+
+
+def internvl(layer: int = -1) -> InternVLForConditionalGeneration:
+    tower = {**TOWER, "image_size": [12 * PATCH] * 2, "patch_size": [PATCH] * 2}
+    config = InternVLConfig(
+        vision_config=tower,
+        text_config={**WORDS, "model_type": "qwen2"},
+        image_token_id=PLACEHOLDER,
+        downsample_ratio=0.5,
+        vision_feature_layer=layer,
+    )
+    return InternVLForConditionalGeneration(config)
+
+
+def internvl_processor() -> InternVLProcessor:
+    names = {"context_image_token": "<IMG_CONTEXT>", "start_image_token": "<img>", "end_image_token": "</img>"}
+    words = tokenizer(*names.values(), "<video>", **names, video_token="<video>")
+    images = GotOcr2ImageProcessor(size=square(12 * PATCH))
+    return InternVLProcessor(images, words, InternVLVideoProcessor(), image_seq_length=36)
+
+
+ROWS = {
+    "llava over siglip": Row(llava, llava_processor, 12),
+    "paligemma": Row(lambda: paligemma({"model_type": "gemma"}), paligemma_processor, 12, embeddings=0.2),
+    "paligemma2": Row(
+        lambda: paligemma({"model_type": "gemma2", "sliding_window": 64}), paligemma_processor, 12, embeddings=0.2
+    ),
+    "gemma3": Row(gemma3, gemma3_processor, 24, unit=4, mark="<boi>", embeddings=0.2),
+    "internvl": Row(internvl, internvl_processor, 12, 2, "<IMG_CONTEXT>", (("crop_to_patches", False),)),
+    "internvl layer -2": Row(
+        lambda: internvl(-2), internvl_processor, 12, 2, "<IMG_CONTEXT>", (("crop_to_patches", False),)
+    ),
+}
