@@ -11,13 +11,13 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from qlip.core.position import Position
 from qlip.core.quadtree import Quadtree
-from qlip.encoder import QlipVisionModel
+from qlip.encoder import QlipVisionModel, Weighting, saved_weighting
 from qlip.families import FAMILIES, Converted, ConvertedProcessor
+from qlip.families.base import find_position
 from qlip.families.hub import HUB_OPTIONS, find_file
 from qlip.images.processor import PROCESSOR_FILE, Crop, Pad, QlipImageProcessor
 from qlip.shipped import is_shipped, shipped
 from qlip.towers.base import TOWERS, find_tower
-from qlip.zoo.position_file import POSITION_FILE, read_position
 from qlip.zoo.resolve import resolve_position
 
 Processor = ProcessorMixin | BaseImageProcessor
@@ -33,6 +33,7 @@ def convert(
     size: int | Literal["model"] | None = "model",
     crop: Crop | None = None,
     pad: Pad | None = None,
+    weighting: Weighting | None = None,
     **tree: Any,
 ) -> Any:
     """Give a model images of any size, with as many tokens as each deserves.
@@ -45,14 +46,16 @@ def convert(
         model: A whole model of a class in `qlip.families.FAMILIES`, or a tower of a class in `qlip.towers.base.TOWERS`.
         processor: The model's own, left as it is. A tower's comes back as a `QlipImageProcessor`.
         position: Where tokens are: a position; ``"solve"``, ``"bicubic"``, ``"bilinear"``, ``"nearest"`` or ``"zero"``,
-            made from the model's own table; or anything `qlip.load` takes. If not given, ``"solve"`` for a tower with a
-            table, and its own rotation for a tower that rotates, which takes nothing else.
+            made from the model's own table; or anything `qlip.load` takes. If not given, a tower that rotates, or resizes its
+            table to every picture, places leaves itself; for any other it is ``"solve"``.
         quadtree: Chooses the tokens; its patch size is the model's.
         size: Shortest edge of images in pixels, None for their native size; ``"model"`` is the size that the model was made
             for. A call of the processor may override this and the next two, and the quadtree's ``alpha`` and ``max_tokens``.
         crop: ``"patch"`` trims images to whole patches, ``"square"`` cuts their middle, ``"units"`` scales them to whole units;
             the family's own if not given, see `QlipImageProcessor`.
         pad: ``"square"`` puts images in the middle of a square first.
+        weighting: How a leaf counts in the tower's attention: ``"once"``, or by its ``"area"``, in patches. If not given,
+            ``"area"`` where one vector stands for a whole picture (CLIPModel, SiglipModel, classifiers), else ``"once"``.
         tree: ``alpha``, ``max_tokens``, ``criterion`` or ``cover``, in place of the quadtree's.
 
     Returns:
@@ -80,8 +83,9 @@ def convert(
         how: Crop = crop or (family.crop if family else "patch")
         settings = QlipImageProcessor(shortest, how, quadtree, *_statistics(processor), pad, unit)
         new_processor = family.convert_processor(model, processor, settings) if family else settings
-    resolved = _position(position, table)
-    converted = family.attach(model, resolved) if family else _encoder(model, resolved)
+    resolved = _position(facts.default_position(model) if position is None else position, table)
+    chosen = facts.check_weighting(model, weighting or (family.weighting if family else "once"))
+    converted = family.attach(model, resolved, chosen) if family else _encoder(model, resolved, chosen)
     return converted if processor is None else (converted, new_processor)
 
 
@@ -120,21 +124,25 @@ def from_pretrained(source: str | Path, **options: Any) -> tuple[Any, Any]:
     """
     folder = shipped(str(source))
     hub = {name: options[name] for name in HUB_OPTIONS if name in options}
-    name = (AutoConfig.from_pretrained(folder, **hub).architectures or ["?"])[0]
+    config = AutoConfig.from_pretrained(folder, **hub)
+    name = (config.architectures or ["?"])[0]
     family = next((family for kind, family in FAMILIES.items() if kind.__name__ == name), None)
     if family and is_shipped(str(source)):
         return convert(family.original.from_pretrained(folder, **options), AutoProcessor.from_pretrained(folder))
     if family:
         return family.from_pretrained(folder, **options), family.processor_class.from_pretrained(folder, **hub)
-    position = find_file(folder, POSITION_FILE, hub)
-    tower = getattr(transformers, name).from_pretrained(folder, **options)
+    weighting = saved_weighting(config)
+    position = find_position(folder, hub, missing=weighting is not None)
     settings = QlipImageProcessor.read(find_file(folder, PROCESSOR_FILE, hub))
-    return convert(tower, position=read_position(position), quadtree=settings.quadtree), settings
+    tower = getattr(transformers, name).from_pretrained(folder, **options)
+    saved_weighting(tower.config)
+    return convert(tower, position=position, quadtree=settings.quadtree, weighting=weighting), settings
 
 
-def _encoder(model: nn.Module, position: Position | None) -> QlipVisionModel:
+def _encoder(model: nn.Module, position: Position | None, weighting: Weighting) -> QlipVisionModel:
     """A tower as an encoder, which knows where it came from."""
-    converted = QlipVisionModel(find_tower(model).module, position, getattr(model, "visual_projection", None))
+    projection = getattr(model, "visual_projection", None)
+    converted = QlipVisionModel(find_tower(model).module, position, projection, weighting)
     converted.__dict__["original"] = model  # beside the module tree, or its weights would be listed twice
     return converted
 
@@ -166,14 +174,14 @@ def _fit(quadtree: Quadtree, patch_size: int, options: dict[str, Any]) -> Quadtr
 
 
 def _position(position: Position | str | Path | None, table: Tensor | None) -> Position | None:
-    """The position that is meant, or None for a tower that rotates."""
-    if table is not None:
-        return resolve_position(position, table)
-    if position is not None:
+    """The position that is meant, or None where the tower places leaves itself."""
+    if position is None:
+        return None
+    if table is None:
         raise ValueError(
             f"position: got {position!r}; this tower rotates, by the centre of each leaf, and takes no position. Leave it out"
         )
-    return None
+    return resolve_position(position, table)
 
 
 def _statistics(processor: Processor) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -1,8 +1,10 @@
 """Any tower on ragged batches of patches: patches and coordinates in place of pixels and a table."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +15,12 @@ from qlip.core.patches import PatchBatch
 from qlip.core.position import Position
 from qlip.core.quadtree import centres
 from qlip.towers.base import Tower, find_tower, onloaded, position_table
-from qlip.towers.packing import Packing
+from qlip.towers.packing import Packing, takes_mask
 from qlip.zoo.position_file import POSITION_FILE, check_writable, write_position
 from qlip.zoo.resolve import resolve_position
+
+Weighting = Literal["once", "area"]
+CONFIG_KEY = "qlip_weighting"
 
 
 @dataclass
@@ -33,24 +38,65 @@ class QlipVisionOutput(BaseModelOutputWithPooling):
     image_embeds: Tensor | None = None
 
 
+@contextmanager
+def converted_config(original: PreTrainedModel, weighting: Weighting) -> Iterator[None]:
+    """Within this context the model's configuration says that it was converted, and how leaves count."""
+    setattr(original.config, CONFIG_KEY, weighting)
+    try:
+        yield
+    finally:
+        delattr(original.config, CONFIG_KEY)
+
+
+def saved_weighting(config: PretrainedConfig) -> Weighting | None:
+    """What `converted_config` wrote, removed from ``config``; None if the model was saved without."""
+    return vars(config).pop(CONFIG_KEY, None)
+
+
+def check_weighting(weighting: Weighting, layer: nn.Module) -> Weighting:
+    """The weighting, if it is one and a tower with such layers can do it.
+
+    Raises:
+        ValueError: if not.
+    """
+    if weighting not in get_args(Weighting):
+        raise ValueError(f"weighting: got {weighting!r}; takes {' or '.join(map(repr, get_args(Weighting)))}")
+    if weighting == "area" and not takes_mask(type(layer).forward):
+        raise ValueError(f"weighting: got 'area'; a {type(layer).__name__} takes no mask. Use weighting='once'")
+    return weighting
+
+
 class QlipVisionModel(nn.Module):
     """A vision tower for ragged batches of patches with coordinates.
 
     Modifications of the tower's own class (transformers 5.23 to 5.24), whose modules it calls:
     - takes a `PatchBatch` in place of ``pixel_values``; the tower's patch embedding is applied to patches already cut;
     - adds ``position(coords)`` in place of the table's rows; a class token keeps its own position;
+    - a tower that rotates, or resizes its table to each picture, does so at the centres of the leaves;
     - images of different lengths go through the layers in one row, without padding, see `qlip.towers.packing`.
 
     Args:
         vision_model: The tower, of a class in `qlip.towers.base.TOWERS`; shared, not copied.
-        position: Encodings of coordinates, see `qlip.core.position`; None for a tower that rotates.
+        position: Encodings of coordinates, see `qlip.core.position`; None leaves it to the tower, if it can.
         projection: CLIP's projection of the class token, if it has one.
+        weighting: How a leaf counts as a key in the tower's attention: ``"once"``, as in the paper, or by its ``"area"``, as
+            many times as it has patches, which keeps vectors for whole images near those of the whole grid.
+
+    Raises:
+        ValueError: if the tower's layers take no mask and ``weighting`` is ``"area"``.
     """
 
-    def __init__(self, vision_model: nn.Module, position: Position | None, projection: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        vision_model: nn.Module,
+        position: Position | None,
+        projection: nn.Module | None = None,
+        weighting: Weighting = "once",
+    ) -> None:
         super().__init__()
         self.vision_model, self.projection, self.position = vision_model, projection, position
         self.__dict__["tower"] = find_tower(vision_model)
+        self.weighting = check_weighting(weighting, next(self.layers()))
 
     tower: Tower
 
@@ -101,17 +147,26 @@ class QlipVisionModel(nn.Module):
         tower = self.tower
         with onloaded(*tower.inputs()):
             prefix = tower.prefix()
-            packing = Packing.of(batch.mask, tower.prefix_length)
+            packing = Packing.of(batch.mask, tower.prefix_length, share=tower.rotates)
             patches = tower.embed(packing.pack(batch.patches))  # (R, P, D)
-            if positions is not None:
-                patches = patches + packing.pack(positions).to(patches.dtype)
-            elif self.position is not None:
-                patches = patches + self.position(packing.pack(self.coords_of(batch))).to(patches.dtype)
+            added = self.positions_of(batch, packing) if positions is None else packing.pack(positions)
+            if added is not None:
+                patches = patches + added.to(patches.dtype)
             states = packing.insert(prefix, patches)
         states = tower.before(states)
+        rotation = None
+        if tower.rotates:
+            rotation = packing.rotated(tower.rotation(packing.pack(self.geometry_of(batch))[0]))
+            assert rotation is not None
+            rotation = rotation[0].to(states.dtype), rotation[1].to(states.dtype)
+        if self.weighting == "area":
+            sizes = self.geometry_of(batch)[..., 2].clamp(min=1)  # zero in padding
+            if (sizes > 1).any():  # else every patch counts once, and attention keeps its fastest way
+                packing = packing.by_area(sizes.float().square())
+        options = {name: value.to(states.device) for name, value in tower.options.items()}
         collected = [packing.unpack(states)] if output_hidden_states else []
         for layer in self.layers():
-            states = packing.through(layer, states, tower.config)
+            states = packing.through(layer, states, tower.config, rotation, options)
             if output_hidden_states:
                 collected.append(packing.unpack(states))
         last = tower.after(states)
@@ -127,6 +182,14 @@ class QlipVisionModel(nn.Module):
         """The tower's layers, first to last."""
         return self.vision_model.get_submodule(self.tower.layers).children()
 
+    def positions_of(self, batch: PatchBatch, packing: Packing) -> Tensor | None:
+        """What is added to the patches in their rows, ``(R, P, D)``; None if nothing is."""
+        if self.position is not None:
+            return self.position(packing.pack(self.coords_of(batch)))
+        if not self.tower.places_itself:
+            return None
+        return self.tower.positions(packing.pack(self.geometry_of(batch)))
+
     def coords_of(self, batch: PatchBatch) -> Tensor:
         """Where the patches stand in the tower's table, whose corner entries are at -1 and 1: ``(B, N, 2)`` float32.
 
@@ -137,13 +200,21 @@ class QlipVisionModel(nn.Module):
         """
         if self.tower.frame == "corners":
             return batch.coords
+        side = self.tower.grid
+        return centres(self.geometry_of(batch), "edges") * (side / max(side - 1, 1))
+
+    def geometry_of(self, batch: PatchBatch) -> Tensor:
+        """The geometry of the leaves, ``(B, N, 5)``.
+
+        Raises:
+            ValueError: if the batch has none.
+        """
         if batch.geometry is None:
             raise ValueError(
-                f"batch.geometry: got None; a {type(self.vision_model).__name__} places patches by the image's edges and takes "
-                f"a PatchBatch with geometry, as PatchBatch.from_image and QlipImageProcessor make it"
+                f"batch.geometry: got None; a {type(self.vision_model).__name__} with weighting={self.weighting!r} needs more "
+                f"than coordinates. Pass a PatchBatch with geometry, as PatchBatch.from_image and QlipImageProcessor make it"
             )
-        side = self.tower.grid
-        return centres(batch.geometry, "edges") * (side / max(side - 1, 1))
+        return batch.geometry
 
     def save_pretrained(self, save_directory: str | Path) -> None:
         """Save the original tower, and the position beside it in ``qlip.safetensors``; `qlip.from_pretrained` reads both.
@@ -156,7 +227,8 @@ class QlipVisionModel(nn.Module):
             raise TypeError("self: got a QlipVisionModel without an original; takes one made by qlip.convert(tower)")
         if self.position is not None:
             check_writable(self.position)
-        original.save_pretrained(save_directory)
+        with converted_config(original, self.weighting):
+            original.save_pretrained(save_directory)
         if self.position is not None:
             write_position(Path(save_directory) / POSITION_FILE, self.position)
 

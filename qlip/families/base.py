@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
 from qlip.core.position import Position
-from qlip.families.hub import find_file
+from qlip.encoder import Weighting, check_weighting, converted_config, saved_weighting
+from qlip.families.hub import HUB_OPTIONS, find_file
 from qlip.families.inner import ConvertedInner, Encoding, Renamed
 from qlip.families.processor import ConvertedProcessor, PromptProcessor
-from qlip.images.processor import PROCESSOR_FILE, Crop, QlipImageProcessor
-from qlip.towers.base import Tower, find_tower, position_table, square_side
+from qlip.images.processor import Crop, QlipImageProcessor
+from qlip.towers.base import Tower, find_tower, position_table
 from qlip.zoo.position_file import POSITION_FILE, check_writable, read_position, write_position
 
 FAMILIES: dict[type[nn.Module], type["Converted"]] = {}
@@ -37,11 +38,14 @@ class Converted(Renamed):
         original: The class of transformers, given as ``class X(Converted, Original, original=Original)``.
         processor_class: The converted processor that goes with it.
         crop: How `qlip.convert` brings pictures to whole units if not told otherwise.
-        qlip: The position.
+        weighting: How leaves count in the tower's attention if not told otherwise: by area where one vector stands for a whole
+            picture, once where a language model looks at each of them.
+        qlip: The position, the unit and the weighting.
     """
 
     processor_class: ClassVar[type[ConvertedProcessor]]
     crop: ClassVar[Crop] = "units"
+    weighting: ClassVar[Weighting] = "area"
     qlip: Encoding
 
     def __init_subclass__(cls, original: type[PreTrainedModel] | None = None, **kwargs: object) -> None:
@@ -71,13 +75,29 @@ class Converted(Renamed):
 
     @classmethod
     def table_of(cls, model: nn.Module) -> Tensor | None:
-        """The tower's own positions, ``(n, n, D)``; None if it rotates instead."""
-        return position_table(cls.tower_of(model).module)
+        """The tower's own positions, ``(n, n, D)``; None if it has no square table."""
+        tower = cls.tower_of(model)
+        return None if tower.table() is None else position_table(tower.module)
+
+    @classmethod
+    def default_position(cls, model: nn.Module) -> str | None:
+        """The position if none is asked for; None leaves it to the tower, which places patches itself."""
+        return None if cls.tower_of(model).places_itself else "solve"
+
+    @classmethod
+    def check_weighting(cls, model: nn.Module, weighting: Weighting) -> Weighting:
+        """The weighting, if the tower can do it.
+
+        Raises:
+            ValueError: if not.
+        """
+        tower = cls.tower_of(model)
+        return check_weighting(weighting, next(tower.module.get_submodule(tower.layers).children()))
 
     @classmethod
     def size_of(cls, model: nn.Module) -> int | None:
         """Shortest edge in pixels that the model was made for; None if it takes pictures as they are."""
-        return square_side(cls.tower_of(model).config)
+        return cls.tower_of(model).size
 
     @classmethod
     def convert_processor(cls, model: nn.Module, processor: object, settings: QlipImageProcessor) -> ConvertedProcessor:
@@ -89,10 +109,10 @@ class Converted(Renamed):
         return cls.processor_class.convert(processor, settings)
 
     @classmethod
-    def attach(cls, model: nn.Module, position: Position | None) -> Self:
+    def attach(cls, model: nn.Module, position: Position | None, weighting: Weighting = "once") -> Self:
         """Switch a model of the original class to this one, in place, and return it."""
         converted: Any = model
-        converted.qlip, converted.__class__ = Encoding(position, cls.unit_of(model)), cls
+        converted.qlip, converted.__class__ = Encoding(position, cls.unit_of(model), weighting), cls
         return converted
 
     def detach(self) -> PreTrainedModel:
@@ -105,12 +125,12 @@ class Converted(Renamed):
     @contextmanager
     def as_original(self) -> Iterator[PreTrainedModel]:
         """Within this context the model is what it was before `attach`."""
-        cls, position = type(self), self.position
+        cls, position, weighting = type(self), self.position, self.qlip.weighting
         original = self.detach()
         try:
             yield original
         finally:
-            cls.attach(original, position)
+            cls.attach(original, position, weighting)
 
     @property
     def position(self) -> Position | None:
@@ -133,7 +153,8 @@ class Converted(Renamed):
             raise ValueError("push_to_hub: got True; save here first, then call model.push_to_hub(repository)")
         if self.position is not None:
             check_writable(self.position)
-        with self.as_original() as original:
+        weighting = self.qlip.weighting
+        with self.as_original() as original, converted_config(original, weighting):
             # transformers renames tensors back to the checkpoint's names, but not for classes that are not its own
             original.save_pretrained(save_directory, *args, **kwargs)
         if kwargs.get("is_main_process", True) and self.position is not None:
@@ -149,32 +170,37 @@ class Converted(Renamed):
             kwargs: Options of transformers.
 
         Raises:
-            OSError: if there is no checkpoint, or no ``qlip.safetensors`` with it; for a model whose tower rotates, which has
-                no position, if there is no ``qlip.json`` of its processor.
+            OSError: if there is no checkpoint, or nothing that says it was converted.
         """
-        position = _saved_position(pretrained_model_name_or_path, kwargs)
+        hub = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
+        weighting = saved_weighting(AutoConfig.from_pretrained(pretrained_model_name_or_path, **hub))
+        position = find_position(pretrained_model_name_or_path, hub, missing=weighting is not None)
         loaded = cls.original.from_pretrained(str(pretrained_model_name_or_path), *args, **kwargs)
         model, *info = loaded if isinstance(loaded, tuple) else (loaded,)  # output_loading_info=True
-        if position is None and cls.table_of(model) is not None:
-            find_file(pretrained_model_name_or_path, POSITION_FILE, kwargs)  # raises and says what is missing
-        converted = cls.attach(model, position)
+        saved_weighting(model.config)
+        if position is None and cls.default_position(model) is not None:
+            find_position(pretrained_model_name_or_path, hub)  # raises and says what is missing
+        converted = cls.attach(model, position, weighting or "once")  # qlip 0.1 had no weighting, and wrote none
         return (converted, *info) if info else converted
 
 
-def _saved_position(source: str | Path, options: Mapping[str, Any]) -> Position | None:
-    """The position in a folder or Hub repository; None if only the processor's settings say that it was converted.
+def find_position(source: str | Path, options: Mapping[str, Any], missing: bool = False) -> Position | None:
+    """The position in a folder or Hub repository.
+
+    Args:
+        source: Folder or Hub id.
+        options: Those about the Hub.
+        missing: Return None if there is none; the tower may place patches itself.
 
     Raises:
-        OSError: if neither is there.
+        OSError: if there is no such folder or repository, or no position in it.
     """
     try:
         return read_position(find_file(source, POSITION_FILE, options))
-    except FileNotFoundError as stock:
-        try:
-            find_file(source, PROCESSOR_FILE, options)
-        except FileNotFoundError:
-            raise stock from None
-        return None
+    except FileNotFoundError:
+        if missing:
+            return None
+        raise
 
 
 class ConvertedGenerative(Converted):
@@ -188,6 +214,7 @@ class ConvertedGenerative(Converted):
     """
 
     processor_class: ClassVar[type[PromptProcessor]]
+    weighting = "once"
     inner_class: ClassVar[type[ConvertedInner]]
     model: Any
 
@@ -214,9 +241,9 @@ class ConvertedGenerative(Converted):
         return new
 
     @classmethod
-    def attach(cls, model: nn.Module, position: Position | None) -> Self:
+    def attach(cls, model: nn.Module, position: Position | None, weighting: Weighting = "once") -> Self:
         """Switch a model and its inner model, in place, and return it."""
-        attached = super().attach(model, position)
+        attached = super().attach(model, position, weighting)
         attached.model.qlip, attached.model.__class__ = attached.qlip, cls.inner_class
         return attached
 

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from qlip.core.position import Position
-from qlip.encoder import QlipVisionModel, QlipVisionOutput
+from qlip.encoder import QlipVisionModel, QlipVisionOutput, Weighting
 from qlip.families.placeholders import check_placeholders
 from qlip.images.pixels import PixelValues, to_batch, token_counts
 from qlip.towers.base import Tower, find_tower, onloaded
@@ -26,16 +26,18 @@ class Encoding:
     Attributes:
         position: Encodings of coordinates; None for a tower that rotates.
         unit: Patches along the side of what the language model sees as one token.
+        weighting: How leaves count in the tower's attention, see `QlipVisionModel`.
     """
 
     position: Position | None
     unit: int = 1
+    weighting: Weighting = "once"
 
     def encode(
         self, tower: nn.Module, pixel_values: PixelValues, output_hidden_states: bool = False
     ) -> tuple[QlipVisionOutput, list[int]]:
         """Run the tower on ``pixel_values``; also the number of leaves of each image."""
-        model = QlipVisionModel(tower, self.position)
+        model = QlipVisionModel(tower, self.position, weighting=self.weighting)
         with onloaded(*model.tower.inputs()):
             device = model.device
         if isinstance(self.position, nn.Module):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from qlip.core.quadtree import Leaves, centres
+from qlip.encoder import Weighting
 from qlip.families.base import ConvertedGenerative
 from qlip.families.inner import ConvertedInner
 from qlip.families.mrope import prompt_positions, sequence_ends, table_taps, windows
@@ -173,6 +174,21 @@ class QwenGenerative(ConvertedGenerative):
     @classmethod
     def table_of(cls, model: nn.Module) -> None:
         """None: the tower rotates; where it has a table besides, that is read at the centres, as transformers reads it."""
+
+    @classmethod
+    def default_position(cls, model: nn.Module) -> None:
+        """None: the tower places patches itself."""
+
+    @classmethod
+    def check_weighting(cls, model: nn.Module, weighting: Weighting) -> Weighting:
+        """Once alone: the tower runs its own forward, which takes no weights.
+
+        Raises:
+            ValueError: for anything else.
+        """
+        if weighting != "once":
+            raise ValueError(f"weighting: got {weighting!r}; the tower of a Qwen-VL takes 'once' alone")
+        return weighting
 
     @classmethod
     def size_of(cls, model: nn.Module) -> None:

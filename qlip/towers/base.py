@@ -1,7 +1,8 @@
 """What differs between vision transformers, as one small class each; a file in this folder registers its own.
 
 A tower is a module of transformers, used as it is: its patch embedding, its layers, its norms. An adapter says where
-these are and how the tower tells patches where they stand. To add one, add a file with a subclass of `Tower`.
+these are and how the tower tells patches where they stand: by a square table, by a reading of its own, by rotating queries
+and keys, or by several of these. To add one, add a file with a subclass of `Tower`.
 """
 
 from collections.abc import Iterator
@@ -16,21 +17,24 @@ from qlip.core.quadtree import Frame
 from qlip.towers.packing import Packing
 
 TOWERS: dict[str, type["Tower"]] = {}
-HOLDERS = ("vision_model", "vision_tower")  # where models of image and text, or of image and words, keep their tower
+# where models of image and text, models of image and words, and classifiers keep their tower
+HOLDERS = ("vision_model", "vision_tower", "vit", "dinov2", "dinov2_with_registers")
 
 
 class Tower:
-    """A vision transformer with a square table of positions, seen through its parts.
+    """A vision transformer, seen through its parts.
 
     Attributes:
         module: The tower itself, shared and left as it is.
-        patch: Path of its patch embedding, a convolution whose stride is its size.
+        patch: Path of its patch embedding, a convolution whose stride is its size, or a linear layer on ``(p, p, 3)``.
         layers: Path of its layers.
+        options: What its layers are told besides, the same for all.
         frame: Where its own interpolation sees the table's ends: ``"corners"`` or ``"edges"``, see `qlip.core.quadtree.centres`.
     """
 
     patch: ClassVar[str] = "embeddings.patch_embedding"
     layers: ClassVar[str] = "encoder.layers"
+    options: ClassVar[dict[str, Tensor]] = {}
     frame: ClassVar[Frame] = "edges"
     module: Any  # each class of transformers has attributes of its own
 
@@ -55,7 +59,11 @@ class Tower:
     @property
     def weight(self) -> Tensor:
         """Weights of the patch embedding, ``(D, 3, p, p)``."""
-        return self.module.get_parameter(f"{self.patch}.weight")
+        weight: Tensor = self.module.get_parameter(f"{self.patch}.weight")
+        if weight.ndim == 4:
+            return weight
+        side = round((weight.shape[1] // 3) ** 0.5)
+        return weight.unflatten(1, (side, side, 3)).movedim(3, 1)
 
     @property
     def patch_size(self) -> int:
@@ -64,8 +72,28 @@ class Tower:
 
     @property
     def grid(self) -> int:
-        """Side n of the table."""
-        return self.table().shape[0]
+        """Side n of the table.
+
+        Raises:
+            ValueError: if the tower has none.
+        """
+        return len(self.square_table())
+
+    @property
+    def rotates(self) -> bool:
+        """Whether the layers are told the patches' angles."""
+        return type(self).rotation is not Tower.rotation
+
+    @property
+    def places_itself(self) -> bool:
+        """Whether the tower tells patches where they stand without a position of ours."""
+        return self.rotates or type(self).positions is not Tower.positions
+
+    @property
+    def size(self) -> int | None:
+        """Side in pixels of the square pictures that the tower was made for; None if it takes them as they are."""
+        side = self.config.image_size
+        return side if isinstance(side, int) else min(side)
 
     def inputs(self) -> Iterator[nn.Module]:
         """The modules whose weights are read without calling them; with ``device_map`` these may be elsewhere."""
@@ -86,9 +114,36 @@ class Tower:
         bias: Tensor | None = getattr(self.module.get_submodule(self.patch), "bias", None)
         return F.linear(patches.to(weight.dtype).flatten(2), weight.flatten(1), bias)
 
-    def table(self) -> Tensor:
-        """The tower's own positions on its grid, ``(n, n, D)``."""
-        raise NotImplementedError
+    def table(self) -> Tensor | None:
+        """The tower's own positions on its grid, ``(n, n, D)``; None if it has no square table."""
+        return None
+
+    def square_table(self) -> Tensor:
+        """`table`, for a tower that must have one.
+
+        Raises:
+            ValueError: if it has none.
+        """
+        table = self.table()
+        if table is None:
+            raise ValueError(f"tower: got a {type(self.module).__name__}, which has no square table of positions")
+        return table
+
+    def positions(self, geometry: Tensor) -> Tensor | None:
+        """What the tower adds to patches by itself, ``(R, P, D)``, where no position is given; None for nothing.
+
+        Args:
+            geometry: ``(R, P, 5)`` int64, see `qlip.core.quadtree.Leaves.geometry`.
+        """
+        return None
+
+    def rotation(self, geometry: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Cosine and sine of the patches' angles, ``(..., P, d)`` each as a layer takes them; None if nothing is rotated.
+
+        Args:
+            geometry: ``(P, 5)`` int64, the patches of all images one after the other.
+        """
+        return None
 
     def prefix(self) -> Tensor | None:
         """Tokens before those of the patches, ``(F, D)``, their positions added: the class token. None if there are none."""
@@ -135,12 +190,6 @@ def square(rows: Tensor) -> Tensor:
     return rows.unflatten(0, (side, side))
 
 
-def square_side(config: PretrainedConfig) -> int:
-    """Side in pixels of the square images that a tower's table is for."""
-    side = config.image_size
-    return side if isinstance(side, int) else min(side)
-
-
 def find_tower(model: nn.Module, name: str = "model") -> Tower:
     """The tower that ``model`` is or holds, in the adapter for its class.
 
@@ -165,7 +214,8 @@ def position_table(model: nn.Module) -> Tensor:
 
     Raises:
         TypeError: see `find_tower`.
+        ValueError: if the tower has no square table.
     """
     tower = find_tower(model)
     with onloaded(*tower.inputs()):
-        return tower.table().detach().clone()
+        return tower.square_table().detach().clone()

@@ -19,9 +19,21 @@ class Siglip(Tower, hosts=("SiglipVisionModel",)):
         return self.module.post_layernorm(states)
 
     def pool(self, states: Tensor, packing: Packing) -> Tensor | None:
-        """The head's vector, where the tower has a head."""
-        return (
-            torch.cat([self.module.head(image) for image in packing.images_of(states)])
-            if self.module.use_head
-            else None
-        )
+        """The head's vector, where the tower has a head; its query counts patches as the layers do."""
+        if not self.module.use_head:
+            return None
+        images = packing.images_of(states)
+        if packing.log_areas is None:
+            return torch.cat([self._head(image, None) for image in images])
+        biases = packing.images_of(packing.log_areas.to(states.dtype))
+        return torch.cat([self._head(image, bias) for image, bias in zip(images, biases, strict=True)])
+
+    def _head(self, states: Tensor, log_areas: Tensor | None) -> Tensor:
+        """The head on ``states (R, T, D)``, whose keys get ``log_areas (R, T)``: ``(R, D)``."""
+        head = self.module.head
+        if log_areas is None:
+            return head(states)
+        bias = log_areas[:, None].repeat_interleave(head.attention.num_heads, dim=0)  # (R * heads, 1, T)
+        query = head.probe.repeat(len(states), 1, 1)
+        seen = head.attention(query, states, states, attn_mask=bias)[0]
+        return (seen + head.mlp(head.layernorm(seen)))[:, 0]

@@ -68,7 +68,7 @@ def test_the_position_follows_the_tower(llava, inputs, monkeypatch):
     """The meta device stands for another one: nothing is computed, but places are checked."""
     count = len(inputs["pixel_values"][0][0])
     rows = Packing((1, count), 1, PackedImages.of([1 + count], torch.device("meta")))
-    monkeypatch.setattr(Packing, "of", lambda *_: rows)  # looks at values, which meta tensors lack
+    monkeypatch.setattr(Packing, "of", lambda *_, **__: rows)  # looks at values, which meta tensors lack
     model = qlip.convert(llava, position=nn.Linear(2, 64)).to("meta")
     assert model.position.weight.device.type == "cpu"
     features = model.get_image_features(inputs["pixel_values"][:1]).pooler_output[0]

@@ -50,7 +50,9 @@ def test_the_checkpoint_is_a_plain_one(saved):
     weights = [safetensors.torch.load_file(folder / "model.safetensors") for folder in (plain, ours)]
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    assert json.loads((ours / "config.json").read_text()) == json.loads((plain / "config.json").read_text())
+    config = json.loads((ours / "config.json").read_text())
+    assert config.pop("qlip_weighting") == "once"  # the one thing added: it says that the model was converted
+    assert config == json.loads((plain / "config.json").read_text())
     for name in ("processor_config.json", "chat_template.jinja", "tokenizer.json"):
         assert (ours / name).read_text() == (plain / name).read_text()
 

@@ -105,7 +105,7 @@ def by_offsets(
     return out[None], None
 
 
-def fake_varlen(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k):
+def fake_varlen(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, scale=None):
     """torch's attention for varying lengths has no CPU kernel; this is what its documentation says it does."""
     assert query.ndim == 3
     assert cu_seq_q.dtype == torch.int32
@@ -113,7 +113,7 @@ def fake_varlen(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k):
     assert cu_seq_q.diff().max() == max_q == max_k
     ends = cu_seq_q.tolist()
     images = [[x[a:b].transpose(0, 1) for x in (query, key, value)] for a, b in pairwise(ends)]
-    return torch.cat([F.scaled_dot_product_attention(*image).transpose(0, 1) for image in images])
+    return torch.cat([F.scaled_dot_product_attention(*image, scale=scale).transpose(0, 1) for image in images])
 
 
 AttentionInterface.register("per_image", per_image)
@@ -144,7 +144,10 @@ def test_the_kernel_for_varying_lengths_is_given_what_it_takes(monkeypatch):
     calls = []
     monkeypatch.setattr(qlip.towers.packing, "_has_kernel", lambda query: True)
     monkeypatch.setattr(
-        qlip.towers.packing, "varlen_attn", lambda *args: (calls.append(1), fake_varlen(*args))[1], raising=True
+        qlip.towers.packing,
+        "varlen_attn",
+        lambda *args, scale: (calls.append(1), fake_varlen(*args, scale=scale))[1],
+        raising=True,
     )
     model, batch = tower(), ragged()
     expected = with_gradients(model, batch, lambda *inputs: padded(model, *inputs))
