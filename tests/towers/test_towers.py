@@ -19,6 +19,8 @@ from transformers import (
     ViTConfig,
     ViTModel,
 )
+from transformers.models.idefics3.modeling_idefics3 import Idefics3VisionConfig, Idefics3VisionTransformer
+from transformers.models.smolvlm.modeling_smolvlm import SmolVLMVisionConfig, SmolVLMVisionTransformer
 
 import qlip
 from qlip import PatchBatch, QlipVisionModel, Quadtree
@@ -37,10 +39,12 @@ class Row:
     Attributes:
         make: Builds it with few weights.
         grids: Other grids at which it equals its own interpolation.
+        position: What its own interpolation is called.
     """
 
     make: Callable[[], PreTrainedModel]
     grids: tuple[tuple[int, int], ...] = ()
+    position: str = "bicubic"
 
 
 ROWS = {
@@ -53,6 +57,12 @@ ROWS = {
             InternVLVisionConfig(**SMALL, image_size=[GRID * PATCH] * 2, patch_size=[PATCH] * 2)
         ),
         ((20, 27), (9, 16)),
+    ),
+    "Idefics3VisionTransformer": Row(
+        lambda: Idefics3VisionTransformer(Idefics3VisionConfig(**SQUARE)), ((32, 16), (16, 48)), "nearest"
+    ),
+    "SmolVLMVisionTransformer": Row(
+        lambda: SmolVLMVisionTransformer(SmolVLMVisionConfig(**SQUARE)), ((32, 16), (16, 48)), "nearest"
     ),
 }
 
@@ -103,8 +113,9 @@ def test_other_sizes_are_the_towers_own_interpolation(row):
     tower = shake(row.make())
     for grid in row.grids:
         picture = image(*grid)
-        expected = tower(picture[None], interpolate_pos_encoding=True)
-        got = qlip.convert(tower, position="bicubic")(cut(picture, criterion="uniform"))
+        asked = {"interpolate_pos_encoding": True} if row.position == "bicubic" else {}  # others always do
+        expected = tower(picture[None], **asked)
+        got = qlip.convert(tower, position=row.position)(cut(picture, criterion="uniform"))
         assert_close(got.last_hidden_state, expected.last_hidden_state, 2e-5)
 
 
