@@ -3,7 +3,7 @@
 import copy
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self, TypedDict
 
 from PIL import Image
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
@@ -186,7 +186,8 @@ class PromptProcessor(ConvertedProcessor):
     Modifications of the families' processors (transformers 5.23 to 5.24), besides those of `ConvertedProcessor`:
     - each image gets what the family writes for one plain image, with as many placeholders as the image has leaves, and
       `extra_tokens` more, in place of the family's number;
-    - a prompt that was cut inside an image is refused with the image's number.
+    - a prompt that was cut inside an image is refused with the image's number;
+    - videos are refused.
 
     Attributes:
         plain_options: Options with which the original's image processor makes one picture of an image, and no tiles or crops.
@@ -292,6 +293,11 @@ class PromptProcessor(ConvertedProcessor):
                 f"room for images in a context of {context}. Takes a prompt with images, short enough"
             )
         return left
+
+    def _process_videos(self, videos: object, **kwargs: object) -> NoReturn:
+        """Videos are refused: their dense frames would stand among the pairs."""
+        name = self.original.__name__.removesuffix("Processor")
+        raise ValueError(f"videos: got some; a converted {name} takes images alone. Pass frames as images")
 
     def _check_special_mm_tokens(self, text: list[str], text_inputs: BatchFeature, modalities: list[str]) -> None:
         """Leave images to the check after the call, which knows each image's count."""

@@ -12,6 +12,10 @@ from transformers import (
     Gemma3ImageProcessor,
     Gemma3Processor,
     GotOcr2ImageProcessor,
+    Idefics3Config,
+    Idefics3ForConditionalGeneration,
+    Idefics3ImageProcessor,
+    Idefics3Processor,
     InternVLConfig,
     InternVLForConditionalGeneration,
     InternVLProcessor,
@@ -26,7 +30,13 @@ from transformers import (
     PreTrainedTokenizerFast,
     ProcessorMixin,
     SiglipImageProcessor,
+    SmolVLMConfig,
+    SmolVLMForConditionalGeneration,
+    SmolVLMImageProcessor,
+    SmolVLMProcessor,
+    SmolVLMVideoProcessor,
 )
+from transformers.models.smolvlm import processing_smolvlm
 
 PLACEHOLDER, VOCABULARY, PATCH = 90, 128, 14
 TOWER = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4}
@@ -57,6 +67,8 @@ class Row:
         mark: Stands for an image in a prompt.
         plain: Options with which the stock processor makes one picture of an image.
         embeddings: Scale of the embeddings of words, which Gemma multiplies by the root of their width.
+        native: Pictures of each prompt, by their seeds, with which the stock model is compared.
+        left_out: What the stock processor returns and the converted one need not.
     """
 
     make: Callable[[], PreTrainedModel]
@@ -66,6 +78,8 @@ class Row:
     mark: str = "<image>"
     plain: tuple[tuple[str, object], ...] = ()
     embeddings: float = 1.0
+    native: tuple[tuple[int, ...], ...] = ((3,), (4, 5))
+    left_out: frozenset[str] = frozenset()
 
     @property
     def pixels(self) -> int:
@@ -163,6 +177,43 @@ def internvl_processor() -> InternVLProcessor:
     return InternVLProcessor(images, words, InternVLVideoProcessor(), image_seq_length=36)
 
 
+WHOLE, MASK = (("do_image_splitting", False),), frozenset({"pixel_attention_mask"})
+IDEFICS = ("<image>", "<fake_token_around_image>", "<global-img>")
+
+
+def idefics3() -> Idefics3ForConditionalGeneration:
+    config = Idefics3Config(
+        vision_config={**TOWER, "image_size": 12 * PATCH, "patch_size": PATCH},
+        text_config={**WORDS, "model_type": "llama"},
+        image_token_id=PLACEHOLDER,
+        scale_factor=2,
+    )
+    return Idefics3ForConditionalGeneration(config)
+
+
+def idefics3_processor() -> Idefics3Processor:
+    longest = {"longest_edge": 12 * PATCH}
+    images = Idefics3ImageProcessor(size=longest, max_image_size=longest)
+    return Idefics3Processor(images, tokenizer(*IDEFICS), image_seq_len=36)
+
+
+def smolvlm() -> SmolVLMForConditionalGeneration:
+    config = SmolVLMConfig(
+        vision_config={**TOWER, "image_size": 24 * PATCH, "patch_size": PATCH},
+        text_config={**WORDS, "model_type": "llama"},
+        image_token_id=PLACEHOLDER,
+        scale_factor=4,
+    )
+    return SmolVLMForConditionalGeneration(config)
+
+
+def smolvlm_processor() -> SmolVLMProcessor:
+    processing_smolvlm.num2words = processing_smolvlm.num2words or str  # a package that only videos need
+    longest = {"longest_edge": 24 * PATCH}
+    images = SmolVLMImageProcessor(size=longest, max_image_size=longest)
+    return SmolVLMProcessor(images, tokenizer(*IDEFICS), SmolVLMVideoProcessor(), image_seq_len=36)
+
+
 ROWS = {
     "llava over siglip": Row(llava, llava_processor, 12),
     "paligemma": Row(lambda: paligemma({"model_type": "gemma"}), paligemma_processor, 12, embeddings=0.2),
@@ -174,4 +225,6 @@ ROWS = {
     "internvl layer -2": Row(
         lambda: internvl(-2), internvl_processor, 12, 2, "<IMG_CONTEXT>", (("crop_to_patches", False),)
     ),
+    "idefics3": Row(idefics3, idefics3_processor, 12, 2, plain=WHOLE, left_out=MASK),
+    "smolvlm": Row(smolvlm, smolvlm_processor, 24, 4, plain=WHOLE, left_out=MASK),
 }
