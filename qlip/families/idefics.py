@@ -26,6 +26,7 @@ class IdeficsInner(ConvertedInner):
     """Idefics 3 or SmolVLM without its head, taking patches and leaves; see `ConvertedInner` for what differs."""
 
     tower_path = "vision_model"
+    connector: Any
 
     def project(self, states: Tensor) -> Tensor:
         """The model's own shuffle and projection, each unit a picture."""
@@ -47,7 +48,7 @@ if hasattr(transformers, "Idefics3Model"):
         """Called as every processor is: Idefics 3 has a call of its own, which fails on a prompt that was cut."""
 
         __call__ = ProcessorMixin.__call__
-        create_mm_token_type_ids = ProcessorMixin.create_mm_token_type_ids
+        create_mm_token_type_ids: Any = ProcessorMixin.create_mm_token_type_ids
 
         def prepare_inputs_layout(self, *args: Any, **kwargs: Any) -> Any:
             images, text = super().prepare_inputs_layout(*args, **kwargs)[:2]
@@ -73,9 +74,7 @@ if hasattr(transformers, "Idefics3Model"):
 
 if hasattr(transformers, "SmolVLMModel"):
 
-    class QlipSmolVLMProcessor(
-        IdeficsProcessor, transformers.SmolVLMProcessor, original=transformers.SmolVLMProcessor
-    ):
+    class QlipSmolVLMProcessor(IdeficsProcessor, transformers.SmolVLMProcessor, original=transformers.SmolVLMProcessor):
         """SmolVLM's processor for images of any size."""
 
     class QlipSmolVLMModel(IdeficsInner, transformers.SmolVLMModel, original=transformers.SmolVLMModel):

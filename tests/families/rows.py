@@ -7,6 +7,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import (
+    CLIPImageProcessor,
     Gemma3Config,
     Gemma3ForConditionalGeneration,
     Gemma3ImageProcessor,
@@ -22,6 +23,11 @@ from transformers import (
     InternVLVideoProcessor,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
+    LlavaOnevisionImageProcessor,
+    LlavaOnevisionProcessor,
+    LlavaOnevisionVideoProcessor,
     LlavaProcessor,
     PaliGemmaConfig,
     PaliGemmaForConditionalGeneration,
@@ -35,6 +41,8 @@ from transformers import (
     SmolVLMImageProcessor,
     SmolVLMProcessor,
     SmolVLMVideoProcessor,
+    VipLlavaConfig,
+    VipLlavaForConditionalGeneration,
 )
 from transformers.models.smolvlm import processing_smolvlm
 
@@ -131,6 +139,59 @@ def llava_processor() -> LlavaProcessor:
     return LlavaProcessor(images, words, patch_size=PATCH, **options)
 
 
+CLIP = {**TOWER, "image_size": 12 * PATCH, "patch_size": PATCH, "model_type": "clip_vision_model"}
+
+
+def llava_over_clip(words: str, strategy: str = "default") -> LlavaForConditionalGeneration:
+    """With Mistral's words it is BakLLaVA."""
+    config = LlavaConfig(
+        vision_config=CLIP,
+        text_config={**WORDS, "model_type": words},
+        image_token_index=PLACEHOLDER,
+        vision_feature_select_strategy=strategy,
+    )
+    return LlavaForConditionalGeneration(config)
+
+
+def vipllava() -> VipLlavaForConditionalGeneration:
+    config = VipLlavaConfig(
+        vision_config=CLIP,
+        text_config={**WORDS, "model_type": "llama"},
+        image_token_index=PLACEHOLDER,
+        vision_feature_layer=[-2, -3, 1],
+    )
+    return VipLlavaForConditionalGeneration(config)
+
+
+def clip_processor(strategy: str = "default") -> LlavaProcessor:
+    images = CLIPImageProcessor(size={"shortest_edge": 12 * PATCH}, crop_size=square(12 * PATCH))
+    options = {"vision_feature_select_strategy": strategy, "num_additional_image_tokens": 1}
+    return LlavaProcessor(images, tokenizer("<image>"), patch_size=PATCH, **options)
+
+
+def onevision() -> LlavaOnevisionForConditionalGeneration:
+    config = LlavaOnevisionConfig(
+        vision_config=siglip(12),
+        text_config={**WORDS, "model_type": "qwen2"},
+        image_token_index=PLACEHOLDER,
+        video_token_index=91,
+        image_grid_pinpoints=[[168, 168], [168, 336]],
+    )
+    return LlavaOnevisionForConditionalGeneration(config)
+
+
+def onevision_processor() -> LlavaOnevisionProcessor:
+    pinpoints = [[168, 168], [168, 336]]
+    images = LlavaOnevisionImageProcessor(size=square(12 * PATCH), image_grid_pinpoints=pinpoints)
+    return LlavaOnevisionProcessor(
+        images,
+        tokenizer("<image>", "<video>"),
+        LlavaOnevisionVideoProcessor(),
+        num_image_tokens=144,
+        vision_feature_select_strategy="full",
+    )
+
+
 def paligemma(words: dict[str, object]) -> PaliGemmaForConditionalGeneration:
     tower = siglip(12, projection_dim=64)
     config = PaliGemmaConfig(
@@ -216,6 +277,17 @@ def smolvlm_processor() -> SmolVLMProcessor:
 
 ROWS = {
     "llava over siglip": Row(llava, llava_processor, 12),
+    "llava over clip": Row(lambda: llava_over_clip("llama"), clip_processor, 12),
+    "llava over clip, class token": Row(lambda: llava_over_clip("llama", "full"), lambda: clip_processor("full"), 12),
+    "bakllava": Row(lambda: llava_over_clip("mistral"), clip_processor, 12),
+    "vipllava": Row(vipllava, clip_processor, 12),
+    "llava onevision": Row(
+        onevision,
+        onevision_processor,
+        12,
+        native=((3, 6), (4, 5)),  # prompts of several images, of which transformers makes no tiles
+        left_out=frozenset({"image_sizes", "batch_num_images"}),
+    ),
     "paligemma": Row(lambda: paligemma({"model_type": "gemma"}), paligemma_processor, 12, embeddings=0.2),
     "paligemma2": Row(
         lambda: paligemma({"model_type": "gemma2", "sliding_window": 64}), paligemma_processor, 12, embeddings=0.2
