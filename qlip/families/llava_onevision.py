@@ -34,7 +34,7 @@ if hasattr(transformers, "LlavaOnevisionModel"):
             """Features of each image: its leaves and the newline."""
             return [count + 1 for count in super().feature_counts(pixel_values, options)]
 
-        def finish(self, features: list[Tensor]) -> list[Tensor]:
+        def finish(self, features: list[Tensor], pixel_values: PixelValues) -> list[Tensor]:
             """A newline after the features of each image."""
             return [torch.cat([each, self.image_newline[None].to(each)]) for each in features]
 

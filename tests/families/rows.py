@@ -23,6 +23,10 @@ from transformers import (
     InternVLVideoProcessor,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    LlavaNextImageProcessor,
+    LlavaNextProcessor,
     LlavaOnevisionConfig,
     LlavaOnevisionForConditionalGeneration,
     LlavaOnevisionImageProcessor,
@@ -77,6 +81,7 @@ class Row:
         embeddings: Scale of the embeddings of words, which Gemma multiplies by the root of their width.
         native: Pictures of each prompt, by their seeds, with which the stock model is compared.
         left_out: What the stock processor returns and the converted one need not.
+        slack: How far a count may be under its budget: a split makes 3 leaves more, and perhaps a newline.
     """
 
     make: Callable[[], PreTrainedModel]
@@ -88,6 +93,7 @@ class Row:
     embeddings: float = 1.0
     native: tuple[tuple[int, ...], ...] = ((3,), (4, 5))
     left_out: frozenset[str] = frozenset()
+    slack: int = 2
 
     @property
     def pixels(self) -> int:
@@ -167,6 +173,24 @@ def clip_processor(strategy: str = "default") -> LlavaProcessor:
     images = CLIPImageProcessor(size={"shortest_edge": 12 * PATCH}, crop_size=square(12 * PATCH))
     options = {"vision_feature_select_strategy": strategy, "num_additional_image_tokens": 1}
     return LlavaProcessor(images, tokenizer("<image>"), patch_size=PATCH, **options)
+
+
+def llava_next() -> LlavaNextForConditionalGeneration:
+    config = LlavaNextConfig(
+        vision_config=CLIP,
+        text_config={**WORDS, "model_type": "llama"},
+        image_token_index=PLACEHOLDER,
+        image_grid_pinpoints=[[168, 168]],  # one tile: with more, nothing could equal it
+    )
+    return LlavaNextForConditionalGeneration(config)
+
+
+def llava_next_processor() -> LlavaNextProcessor:
+    images = LlavaNextImageProcessor(
+        size={"shortest_edge": 168}, crop_size=square(168), image_grid_pinpoints=[[168, 168]]
+    )
+    options = {"vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
+    return LlavaNextProcessor(images, tokenizer("<image>"), patch_size=PATCH, **options)
 
 
 def onevision() -> LlavaOnevisionForConditionalGeneration:
@@ -281,6 +305,7 @@ ROWS = {
     "llava over clip, class token": Row(lambda: llava_over_clip("llama", "full"), lambda: clip_processor("full"), 12),
     "bakllava": Row(lambda: llava_over_clip("mistral"), clip_processor, 12),
     "vipllava": Row(vipllava, clip_processor, 12),
+    "llava next": Row(llava_next, llava_next_processor, 12, left_out=frozenset({"image_sizes"}), slack=3),
     "llava onevision": Row(
         onevision,
         onevision_processor,
