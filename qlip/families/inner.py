@@ -123,6 +123,10 @@ class ConvertedInner(Renamed):
         """What the language model is shown of units, ``(M, E)``, from the states of their patches, ``(M, u * u, D)``."""
         raise NotImplementedError
 
+    def finish(self, features: list[Tensor], pixel_values: PixelValues) -> list[Tensor]:
+        """The features of each image, ``(N_i, E)``, with the model's own tokens among them; `feature_counts` counts these too."""
+        return features
+
     def get_image_features(
         self, pixel_values: PixelValues, *unused: Any, return_dict: bool = True, **kwargs: Any
     ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
@@ -163,5 +167,6 @@ class ConvertedInner(Renamed):
         chosen = [state[first : prefix + patches * n] for state, n in zip(states, counts, strict=True)]
         projected = self.project(torch.cat(chosen).unflatten(0, (-1, patches)))  # nothing spent on padding
         lengths = [len(state) // patches for state in chosen]
-        output.pooler_output = self.features_class(projected.split(lengths))  # type: ignore[assignment]
+        features = self.finish(list(projected.split(lengths)), pixel_values)
+        output.pooler_output = self.features_class(features)  # type: ignore[assignment]
         return output

@@ -1,6 +1,6 @@
 """InternVL with images of any size: one tree in place of tiles, 2 x 2 patches are a token."""
 
-from typing import Any, NoReturn
+from typing import Any
 
 from torch import Tensor
 from transformers import BatchFeature, InternVLForConditionalGeneration, InternVLProcessor
@@ -22,10 +22,6 @@ class QlipInternVLProcessor(PromptProcessor, InternVLProcessor, original=InternV
         processed, replacements = super()._process_images(images, **kwargs)
         processed["num_patches"] = [1] * len(replacements)
         return processed, replacements
-
-    def _process_videos(self, videos: object, **kwargs: object) -> NoReturn:
-        """Videos are refused: InternVL would put their dense frames among the pairs."""
-        raise ValueError("videos: got some; a converted InternVL takes images alone. Pass frames as images")
 
 
 class QlipInternVLModel(ConvertedInner, InternVLModel, original=InternVLModel):

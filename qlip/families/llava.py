@@ -1,4 +1,4 @@
-"""LLaVA-1.5 with images of any size, over CLIP or SigLIP."""
+"""LLaVA-1.5 with images of any size, over CLIP or SigLIP; BakLLaVA is one. And what later LLaVAs share with it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -33,17 +33,25 @@ class QlipLlavaProcessor(PromptProcessor, LlavaProcessor, original=LlavaProcesso
         return self.num_additional_image_tokens if self.vision_feature_select_strategy == "full" else 0
 
 
-class QlipLlavaModel(ConvertedInner, LlavaModel, original=LlavaModel):
-    """LLaVA without its head, taking patches and leaves; see `ConvertedInner` for what differs from `transformers.LlavaModel`."""
+def select_strategy(config: Any) -> str:
+    """``"full"`` if a model shows the class token to its language model, else ``"default"``; VipLLaVA cannot choose."""
+    return getattr(config, "vision_feature_select_strategy", "default")
+
+
+class LlavaInner(ConvertedInner):
+    """A LLaVA without its head, taking patches and leaves; see `ConvertedInner` for what differs from transformers' class."""
+
+    multi_modal_projector: Any
 
     def feature_counts(self, pixel_values: PixelValues, options: Mapping[str, Any]) -> list[int]:
         """Features of each image: its patches, and the class token where LLaVA's configuration keeps it."""
-        strategy = options.get("vision_feature_select_strategy") or self.config.vision_feature_select_strategy
-        kept = self.tower.prefix_length if strategy == "full" else 0
+        kept = (
+            self.tower.prefix_length if self._strategy(options.get("vision_feature_select_strategy")) == "full" else 0
+        )
         return [count + kept for count in token_counts(pixel_values)]
 
     def project(self, states: Tensor) -> Tensor:
-        """LLaVA's own projector on single patches."""
+        """The model's own projector on single patches."""
         return self.multi_modal_projector(states[:, 0])
 
     def get_image_features(  # type: ignore[override]
@@ -68,32 +76,42 @@ class QlipLlavaModel(ConvertedInner, LlavaModel, original=LlavaModel):
             The tower's output with ``pooler_output`` a list of features ``(N_i, E)``, one for each image.
         """
         layer = self.config.vision_feature_layer if vision_feature_layer is None else vision_feature_layer
-        strategy = vision_feature_select_strategy or self.config.vision_feature_select_strategy
-        if strategy not in ("default", "full"):
-            raise ValueError(f"vision_feature_select_strategy: got {strategy!r}; takes 'default' or 'full'")
-        layers = [layer] if isinstance(layer, int) else layer
+        strategy = self._strategy(vision_feature_select_strategy)
+        layers = [layer] if isinstance(layer, int) else list(layer)
         output = self.encode_images(pixel_values, layers, keep_prefix=strategy == "full")
         return output if return_dict else output.to_tuple()
 
+    def _strategy(self, asked: str | None) -> str:
+        """What is done with the class token: what a call asks for, or the configuration."""
+        strategy = asked or select_strategy(self.config)
+        if strategy not in ("default", "full"):
+            raise ValueError(f"vision_feature_select_strategy: got {strategy!r}; takes 'default' or 'full'")
+        return strategy
 
-class QlipLlavaForConditionalGeneration(
-    ConvertedGenerative, LlavaForConditionalGeneration, original=LlavaForConditionalGeneration
-):
-    """LLaVA with images of any size.
 
-    See `ConvertedGenerative` for what differs from `transformers.LlavaForConditionalGeneration`.
-    """
+class QlipLlavaModel(LlavaInner, LlavaModel, original=LlavaModel):
+    """LLaVA-1.5 without its head, taking patches and leaves."""
+
+
+class LlavaGenerative(ConvertedGenerative):
+    """A LLaVA with images of any size; see `ConvertedGenerative` for what differs from transformers' class."""
 
     processor_class = QlipLlavaProcessor
-    crop = "patch"
-    inner_class = QlipLlavaModel
 
     @classmethod
-    def convert_processor(cls, model: Any, processor: object, settings: QlipImageProcessor) -> QlipLlavaProcessor:
+    def convert_processor(cls, model: Any, processor: object, settings: QlipImageProcessor) -> PromptProcessor:
         """The converted processor, told what older processors forget: the patch size and the class token."""
-        new = super().convert_processor(model, processor, settings)
-        assert isinstance(new, QlipLlavaProcessor)
+        new: Any = super().convert_processor(model, processor, settings)
         new.patch_size = model.config.vision_config.patch_size
-        new.vision_feature_select_strategy = model.config.vision_feature_select_strategy
+        new.vision_feature_select_strategy = select_strategy(model.config)
         new.num_additional_image_tokens = cls.tower_of(model).prefix_length
         return new
+
+
+class QlipLlavaForConditionalGeneration(
+    LlavaGenerative, LlavaForConditionalGeneration, original=LlavaForConditionalGeneration
+):
+    """LLaVA-1.5 with images of any size."""
+
+    inner_class = QlipLlavaModel
+    crop = "patch"

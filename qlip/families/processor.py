@@ -3,7 +3,7 @@
 import copy
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self, TypedDict
 
 from PIL import Image
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
@@ -13,7 +13,7 @@ from transformers.processing_utils import ImagesKwargs, MultiModalData
 
 from qlip.families.hub import find_file
 from qlip.families.placeholders import check_placeholders
-from qlip.images.pixels import pack, token_counts
+from qlip.images.pixels import pack
 from qlip.images.processor import OPTIONS, PROCESSOR_FILE, QlipImageProcessor
 from qlip.images.read import ImageLike
 
@@ -57,13 +57,24 @@ class LeafImageProcessor(BaseImageProcessor):
             options: Options for this call alone, see `QlipImageProcessor.with_options`.
         """
         settings = self.settings.with_options(**options)
-        return BatchFeature(
-            {"pixel_values": [pack(*settings.cut(image), settings.unit) for image in self._flat(images)]}
-        )
+        return BatchFeature({"pixel_values": [self.encode(settings, image) for image in self._flat(images)]})
 
     def count_tokens(self, images: Images, **options: object) -> list[int]:
-        """Patches that each image will take, see `QlipImageProcessor.count_tokens`."""
-        return self.settings.count_tokens(self._flat(images), **options)
+        """Tokens that each image will take within a budget: its leaves, see `QlipImageProcessor.count_tokens`."""
+        settings = self.settings.with_options(**options)
+        return [self.count(settings, image) for image in self._flat(images)]
+
+    def encode(self, settings: QlipImageProcessor, image: ImageLike) -> Any:
+        """What the model is given of an image: a pair, see `qlip.images.pixels`."""
+        return pack(*settings.cut(image), settings.unit)
+
+    def count(self, settings: QlipImageProcessor, image: ImageLike) -> int:
+        """Tokens of an image that a budget is about."""
+        return len(settings.cut(image)[1])
+
+    def most(self, height: int, width: int) -> int:
+        """The same for a grid of ``height x width`` units of which none merge."""
+        return height * width
 
     def _flat(self, images: Any) -> list[ImageLike]:
         """Pictures in a plain list; addresses and paths are fetched."""
@@ -186,7 +197,8 @@ class PromptProcessor(ConvertedProcessor):
     Modifications of the families' processors (transformers 5.23 to 5.24), besides those of `ConvertedProcessor`:
     - each image gets what the family writes for one plain image, with as many placeholders as the image has leaves, and
       `extra_tokens` more, in place of the family's number;
-    - a prompt that was cut inside an image is refused with the image's number.
+    - a prompt that was cut inside an image is refused with the image's number;
+    - videos are refused.
 
     Attributes:
         plain_options: Options with which the original's image processor makes one picture of an image, and no tiles or crops.
@@ -244,7 +256,7 @@ class PromptProcessor(ConvertedProcessor):
         # not handed on: several families convert once more, and would try it on the list of pairs
         output = super().__call__(images=images, text=text, **kwargs)
         if "input_ids" in output and "pixel_values" in output:
-            counts = [count + self.extra_tokens for count in token_counts(output["pixel_values"])]
+            counts = [self.tokens_of(image) for image in output["pixel_values"]]
             cause = f"the prompt was cut at max_length={kwargs['max_length']}" if kwargs.get("max_length") else ""
             check_placeholders(_rows(output["input_ids"]), counts, self.placeholder_id, cause)
         return BatchFeature(
@@ -253,12 +265,16 @@ class PromptProcessor(ConvertedProcessor):
 
     @property
     def extra_tokens(self) -> int:
-        """Tokens of an image besides its leaves."""
+        """Tokens of every image besides those that a budget is about."""
         return 0
+
+    def tokens_of(self, image: Any) -> int:
+        """Placeholders of an image as the image processor returns it."""
+        return len(image[1]) + self.extra_tokens
 
     def replace_image_token(self, image_inputs: dict[str, Any], image_idx: int, **kwargs: object) -> str:
         """The template with the placeholders of one image."""
-        placeholders = self.placeholder * (len(image_inputs["pixel_values"][image_idx][1]) + self.extra_tokens)
+        placeholders = self.placeholder * self.tokens_of(image_inputs["pixel_values"][image_idx])
         return re.sub(f"(?:{re.escape(self.placeholder)})+", lambda _: placeholders, self.template, count=1)
 
     def count_tokens(self, images: Images, **options: object) -> list[int]:
@@ -293,6 +309,11 @@ class PromptProcessor(ConvertedProcessor):
             )
         return left
 
+    def _process_videos(self, videos: object, **kwargs: object) -> NoReturn:
+        """Videos are refused: their dense frames would stand among the pairs."""
+        name = self.original.__name__.removesuffix("Processor")
+        raise ValueError(f"videos: got some; a converted {name} takes images alone. Pass frames as images")
+
     def _check_special_mm_tokens(self, text: list[str], text_inputs: BatchFeature, modalities: list[str]) -> None:
         """Leave images to the check after the call, which knows each image's count."""
         others = [name for name in modalities if name != "image"]
@@ -308,7 +329,8 @@ class PromptProcessor(ConvertedProcessor):
         settings = self.image_processor.settings.with_options(**options)
         grids = [settings.grid(height, width) for height, width in image_sizes]
         limit = settings.quadtree.max_tokens
-        most = [min(h * w, limit or h * w) + self.extra_tokens for h, w in grids]
+        grid_tokens = [self.image_processor.most(h, w) for h, w in grids]
+        most = [min(count, limit or count) + self.extra_tokens for count in grid_tokens]
         return MultiModalData(num_image_tokens=most, num_image_patches=[1] * len(most))
 
 

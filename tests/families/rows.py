@@ -7,17 +7,31 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import (
+    CLIPImageProcessor,
     Gemma3Config,
     Gemma3ForConditionalGeneration,
     Gemma3ImageProcessor,
     Gemma3Processor,
     GotOcr2ImageProcessor,
+    Idefics3Config,
+    Idefics3ForConditionalGeneration,
+    Idefics3ImageProcessor,
+    Idefics3Processor,
     InternVLConfig,
     InternVLForConditionalGeneration,
     InternVLProcessor,
     InternVLVideoProcessor,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    LlavaNextImageProcessor,
+    LlavaNextProcessor,
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
+    LlavaOnevisionImageProcessor,
+    LlavaOnevisionProcessor,
+    LlavaOnevisionVideoProcessor,
     LlavaProcessor,
     PaliGemmaConfig,
     PaliGemmaForConditionalGeneration,
@@ -26,7 +40,15 @@ from transformers import (
     PreTrainedTokenizerFast,
     ProcessorMixin,
     SiglipImageProcessor,
+    SmolVLMConfig,
+    SmolVLMForConditionalGeneration,
+    SmolVLMImageProcessor,
+    SmolVLMProcessor,
+    SmolVLMVideoProcessor,
+    VipLlavaConfig,
+    VipLlavaForConditionalGeneration,
 )
+from transformers.models.smolvlm import processing_smolvlm
 
 PLACEHOLDER, VOCABULARY, PATCH = 90, 128, 14
 TOWER = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4}
@@ -57,6 +79,9 @@ class Row:
         mark: Stands for an image in a prompt.
         plain: Options with which the stock processor makes one picture of an image.
         embeddings: Scale of the embeddings of words, which Gemma multiplies by the root of their width.
+        native: Pictures of each prompt, by their seeds, with which the stock model is compared.
+        left_out: What the stock processor returns and the converted one need not.
+        slack: How far a count may be under its budget: a split makes 3 leaves more, and perhaps a newline.
     """
 
     make: Callable[[], PreTrainedModel]
@@ -66,6 +91,9 @@ class Row:
     mark: str = "<image>"
     plain: tuple[tuple[str, object], ...] = ()
     embeddings: float = 1.0
+    native: tuple[tuple[int, ...], ...] = ((3,), (4, 5))
+    left_out: frozenset[str] = frozenset()
+    slack: int = 2
 
     @property
     def pixels(self) -> int:
@@ -117,6 +145,77 @@ def llava_processor() -> LlavaProcessor:
     return LlavaProcessor(images, words, patch_size=PATCH, **options)
 
 
+CLIP = {**TOWER, "image_size": 12 * PATCH, "patch_size": PATCH, "model_type": "clip_vision_model"}
+
+
+def llava_over_clip(words: str, strategy: str = "default") -> LlavaForConditionalGeneration:
+    """With Mistral's words it is BakLLaVA."""
+    config = LlavaConfig(
+        vision_config=CLIP,
+        text_config={**WORDS, "model_type": words},
+        image_token_index=PLACEHOLDER,
+        vision_feature_select_strategy=strategy,
+    )
+    return LlavaForConditionalGeneration(config)
+
+
+def vipllava() -> VipLlavaForConditionalGeneration:
+    config = VipLlavaConfig(
+        vision_config=CLIP,
+        text_config={**WORDS, "model_type": "llama"},
+        image_token_index=PLACEHOLDER,
+        vision_feature_layer=[-2, -3, 1],
+    )
+    return VipLlavaForConditionalGeneration(config)
+
+
+def clip_processor(strategy: str = "default") -> LlavaProcessor:
+    images = CLIPImageProcessor(size={"shortest_edge": 12 * PATCH}, crop_size=square(12 * PATCH))
+    options = {"vision_feature_select_strategy": strategy, "num_additional_image_tokens": 1}
+    return LlavaProcessor(images, tokenizer("<image>"), patch_size=PATCH, **options)
+
+
+def llava_next() -> LlavaNextForConditionalGeneration:
+    config = LlavaNextConfig(
+        vision_config=CLIP,
+        text_config={**WORDS, "model_type": "llama"},
+        image_token_index=PLACEHOLDER,
+        image_grid_pinpoints=[[168, 168]],  # one tile: with more, nothing could equal it
+    )
+    return LlavaNextForConditionalGeneration(config)
+
+
+def llava_next_processor() -> LlavaNextProcessor:
+    images = LlavaNextImageProcessor(
+        size={"shortest_edge": 168}, crop_size=square(168), image_grid_pinpoints=[[168, 168]]
+    )
+    options = {"vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
+    return LlavaNextProcessor(images, tokenizer("<image>"), patch_size=PATCH, **options)
+
+
+def onevision() -> LlavaOnevisionForConditionalGeneration:
+    config = LlavaOnevisionConfig(
+        vision_config=siglip(12),
+        text_config={**WORDS, "model_type": "qwen2"},
+        image_token_index=PLACEHOLDER,
+        video_token_index=91,
+        image_grid_pinpoints=[[168, 168], [168, 336]],
+    )
+    return LlavaOnevisionForConditionalGeneration(config)
+
+
+def onevision_processor() -> LlavaOnevisionProcessor:
+    pinpoints = [[168, 168], [168, 336]]
+    images = LlavaOnevisionImageProcessor(size=square(12 * PATCH), image_grid_pinpoints=pinpoints)
+    return LlavaOnevisionProcessor(
+        images,
+        tokenizer("<image>", "<video>"),
+        LlavaOnevisionVideoProcessor(),
+        num_image_tokens=144,
+        vision_feature_select_strategy="full",
+    )
+
+
 def paligemma(words: dict[str, object]) -> PaliGemmaForConditionalGeneration:
     tower = siglip(12, projection_dim=64)
     config = PaliGemmaConfig(
@@ -163,8 +262,57 @@ def internvl_processor() -> InternVLProcessor:
     return InternVLProcessor(images, words, InternVLVideoProcessor(), image_seq_length=36)
 
 
+WHOLE, MASK = (("do_image_splitting", False),), frozenset({"pixel_attention_mask"})
+IDEFICS = ("<image>", "<fake_token_around_image>", "<global-img>")
+
+
+def idefics3() -> Idefics3ForConditionalGeneration:
+    config = Idefics3Config(
+        vision_config={**TOWER, "image_size": 12 * PATCH, "patch_size": PATCH},
+        text_config={**WORDS, "model_type": "llama"},
+        image_token_id=PLACEHOLDER,
+        scale_factor=2,
+    )
+    return Idefics3ForConditionalGeneration(config)
+
+
+def idefics3_processor() -> Idefics3Processor:
+    longest = {"longest_edge": 12 * PATCH}
+    images = Idefics3ImageProcessor(size=longest, max_image_size=longest)
+    return Idefics3Processor(images, tokenizer(*IDEFICS), image_seq_len=36)
+
+
+def smolvlm() -> SmolVLMForConditionalGeneration:
+    config = SmolVLMConfig(
+        vision_config={**TOWER, "image_size": 24 * PATCH, "patch_size": PATCH},
+        text_config={**WORDS, "model_type": "llama"},
+        image_token_id=PLACEHOLDER,
+        scale_factor=4,
+    )
+    return SmolVLMForConditionalGeneration(config)
+
+
+def smolvlm_processor() -> SmolVLMProcessor:
+    processing_smolvlm.num2words = processing_smolvlm.num2words or str  # a package that only videos need
+    longest = {"longest_edge": 24 * PATCH}
+    images = SmolVLMImageProcessor(size=longest, max_image_size=longest)
+    return SmolVLMProcessor(images, tokenizer(*IDEFICS), SmolVLMVideoProcessor(), image_seq_len=36)
+
+
 ROWS = {
     "llava over siglip": Row(llava, llava_processor, 12),
+    "llava over clip": Row(lambda: llava_over_clip("llama"), clip_processor, 12),
+    "llava over clip, class token": Row(lambda: llava_over_clip("llama", "full"), lambda: clip_processor("full"), 12),
+    "bakllava": Row(lambda: llava_over_clip("mistral"), clip_processor, 12),
+    "vipllava": Row(vipllava, clip_processor, 12),
+    "llava next": Row(llava_next, llava_next_processor, 12, left_out=frozenset({"image_sizes"}), slack=3),
+    "llava onevision": Row(
+        onevision,
+        onevision_processor,
+        12,
+        native=((3, 6), (4, 5)),  # prompts of several images, of which transformers makes no tiles
+        left_out=frozenset({"image_sizes", "batch_num_images"}),
+    ),
     "paligemma": Row(lambda: paligemma({"model_type": "gemma"}), paligemma_processor, 12, embeddings=0.2),
     "paligemma2": Row(
         lambda: paligemma({"model_type": "gemma2", "sliding_window": 64}), paligemma_processor, 12, embeddings=0.2
@@ -174,4 +322,6 @@ ROWS = {
     "internvl layer -2": Row(
         lambda: internvl(-2), internvl_processor, 12, 2, "<IMG_CONTEXT>", (("crop_to_patches", False),)
     ),
+    "idefics3": Row(idefics3, idefics3_processor, 12, 2, plain=WHOLE, left_out=MASK),
+    "smolvlm": Row(smolvlm, smolvlm_processor, 24, 4, plain=WHOLE, left_out=MASK),
 }

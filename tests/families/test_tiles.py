@@ -1,0 +1,91 @@
+"""What families whose own classes cut tiles, put newlines or take videos do in their place."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import qlip
+from qlip import Quadtree
+from qlip.families.lines import line_lengths
+from tests.families.rows import ROWS
+from tests.families.tiny_llava import scene
+from tests.shaken import shake
+
+SIZES = ((448, 224), (224, 448), (336, 224))
+
+
+def converted(name: str, **options: object):
+    row = ROWS[name]
+    return qlip.convert(shake(row.make()), row.processor(), position="bicubic", **options)
+
+
+@pytest.mark.parametrize("name", ["internvl", "smolvlm", "llava onevision"])
+def test_videos_are_refused_by_the_processor(name):
+    _, new = converted(name)
+    kind = type(new).original.__name__.removesuffix("Processor")
+    with pytest.raises(ValueError, match=rf"videos: got some; a converted {kind} takes images alone"):
+        new(videos=[torch.zeros(4, 3, 28, 28, dtype=torch.uint8)], text=["<video> what is there"])
+
+
+def test_onevision_refuses_frames_of_videos_however_they_come():
+    model, _ = converted("llava onevision")
+    frames = {"input_ids": torch.full((1, 3), 91), "pixel_values_videos": torch.zeros(1, 1, 3, 168, 168)}
+    for call in (model, model.generate):
+        with pytest.raises(ValueError, match=r"pixel_values_videos: got some"):
+            call(**frames)
+
+
+@pytest.mark.parametrize("budget", [60, 61, 62, 63, 200])
+def test_a_budget_of_next_holds_for_leaves_and_newlines_and_no_larger_tree_fits(budget):
+    _, new = converted("llava next", size=None, max_tokens=budget, cover="full")
+    tree = new.image_processor.settings.quadtree
+    for seed, shape in enumerate(SIZES):
+        picture, leaves = new.image_processor.cut(new.image_processor.settings, scene(*shape, seed))
+        count = len(leaves) + len(leaves.row.unique())
+        assert budget - 3 <= count <= budget
+        more = replace(tree, max_tokens=len(leaves) + 3)(picture)
+        assert len(more) + len(more.row.unique()) > budget
+    with pytest.raises(ValueError, match=r"max_tokens: got 9; the fewest leaves of this picture are more"):
+        new.count_tokens(scene(448, 224, 0), max_tokens=9)  # 8 leaves in 2 lines
+
+
+def test_next_counts_its_small_picture_newlines_and_leaves_alike_everywhere():
+    model, new = converted("llava next", size=None, max_tokens=60, cover="full")
+    images = [scene(*shape, seed) for seed, shape in enumerate(SIZES)]
+    inputs = new(images=images, text=["<image> <image> what is there <image>"], return_tensors="pt")
+    placeholders = int((inputs["input_ids"] == new.placeholder_id).sum())
+    trees = [leaves for _, (_, leaves) in inputs["pixel_values"]]
+    by_hand = [144 + len(leaves) + len(leaves[:, 0].unique()) for leaves in trees]
+    with torch.no_grad():
+        features = model.model.get_image_features(inputs["pixel_values"]).pooler_output
+    assert new.count_tokens(images) == [len(each) for each in features] == by_hand
+    assert placeholders == sum(by_hand)
+    most = new._get_num_multimodal_tokens([(168, 168)], max_tokens=None).num_image_tokens
+    assert most == [144 + 12 * 13]
+    assert new._get_num_multimodal_tokens([(168, 168)]).num_image_tokens == [144 + 60]
+
+
+@torch.no_grad()
+def test_a_newline_of_next_ends_each_line_and_no_other_place():
+    model, new = converted("llava next", size=None, max_tokens=60, cover="full")
+    inputs = new(images=[scene(448, 224, 1)], text=["<image> what"], return_tensors="pt")
+    (features,) = model.model.get_image_features(inputs["pixel_values"]).pooler_output
+    newlines = (features == model.model.image_newline).all(1).nonzero().flatten().tolist()
+    ((_, (_, leaves)),) = inputs["pixel_values"]
+    rows = leaves[:, 0].tolist()
+    last = [i for i, row in enumerate(rows) if i + 1 == len(rows) or rows[i + 1] > row]
+    assert newlines == [144 + i + 1 + line for line, i in enumerate(last)]
+
+
+def test_next_refuses_a_prompt_with_one_placeholder_too_few():
+    model, new = converted("llava next", max_tokens=60, cover="full")
+    inputs = new(images=[scene(448, 224, 1)], text=["<image> what"], return_tensors="pt")
+    with pytest.raises(ValueError, match=r"image 0 in prompt 0 has \d+ tokens, but \d+ placeholders"):
+        model(input_ids=inputs["input_ids"][:, 1:], pixel_values=inputs["pixel_values"])
+
+
+def test_lines_are_runs_of_one_row():
+    leaves = Quadtree(criterion="uniform")(torch.zeros(3, 28, 42))
+    assert line_lengths(leaves.row) == [3, 3]
+    assert line_lengths(torch.tensor([0, 0, 1, 2, 2, 2])) == [2, 1, 3]
