@@ -5,7 +5,6 @@ from typing import Any
 
 from PIL import Image
 from torch import Tensor
-from transformers.image_processing_utils import BaseImageProcessor
 
 from qlip.core.quadtree import Leaves, Quadtree
 from qlip.families.processor import LeafImageProcessor
@@ -87,7 +86,7 @@ def _tokens(leaves: Leaves) -> int:
     return len(leaves) + len(line_lengths(leaves.row))
 
 
-def whole_side(images: BaseImageProcessor) -> int:
+def whole_side(images: Any) -> int:
     """Side of the small picture that the original image processor makes, in pixels."""
-    size: Any = images.size
+    size = images.size
     return size.get("shortest_edge") or min(size["height"], size["width"])

@@ -1,7 +1,7 @@
 """LLaVA-1.5 with images of any size, over CLIP or SigLIP; BakLLaVA is one. And what later LLaVAs share with it."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
@@ -89,6 +89,21 @@ class LlavaInner(ConvertedInner):
         return strategy
 
 
+class TiledLlavaInner(LlavaInner):
+    """As `LlavaInner`, for models that are told the sizes of images to cut tiles: they have no meaning here."""
+
+    def get_image_features(  # type: ignore[override]
+        self,
+        pixel_values: PixelValues,
+        image_sizes: object = None,
+        vision_feature_layer: int | list[int] | None = None,
+        vision_feature_select_strategy: str | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Encode and project images; see `LlavaInner`."""
+        return super().get_image_features(pixel_values, vision_feature_layer, vision_feature_select_strategy, **kwargs)
+
+
 class QlipLlavaModel(LlavaInner, LlavaModel, original=LlavaModel):
     """LLaVA-1.5 without its head, taking patches and leaves."""
 
@@ -96,7 +111,7 @@ class QlipLlavaModel(LlavaInner, LlavaModel, original=LlavaModel):
 class LlavaGenerative(ConvertedGenerative):
     """A LLaVA with images of any size; see `ConvertedGenerative` for what differs from transformers' class."""
 
-    processor_class = QlipLlavaProcessor
+    processor_class: ClassVar[type[PromptProcessor]] = QlipLlavaProcessor
 
     @classmethod
     def convert_processor(cls, model: Any, processor: object, settings: QlipImageProcessor) -> PromptProcessor:

@@ -12,7 +12,7 @@ import transformers
 from torch import Tensor
 
 from qlip.families.lines import WholeAndTree, line_lengths, whole_side
-from qlip.families.llava import LlavaGenerative, LlavaInner
+from qlip.families.llava import LlavaGenerative, TiledLlavaInner
 from qlip.families.processor import PromptProcessor
 from qlip.images.pixels import PixelValues, to_pairs
 from qlip.images.processor import QlipImageProcessor
@@ -68,10 +68,8 @@ if hasattr(transformers, "LlavaNextModel"):
             whole, (_, leaves) = image
             return len(whole[1]) + len(leaves) + len(line_lengths(leaves[:, 0]))
 
-    class QlipLlavaNextModel(LlavaInner, transformers.LlavaNextModel, original=transformers.LlavaNextModel):
+    class QlipLlavaNextModel(TiledLlavaInner, transformers.LlavaNextModel, original=transformers.LlavaNextModel):
         """LLaVA-NeXT without its head, taking patches and leaves."""
-
-        image_newline: Tensor
 
         def __call__(self, input_ids: Any = None, pixel_values: Any = None, *args: Any, **kwargs: Any) -> Any:
             """Check the placeholders, then run."""
@@ -93,19 +91,6 @@ if hasattr(transformers, "LlavaNextModel"):
                 lines = tree.split(line_lengths(leaves[:, 0]))
                 finished.append(torch.cat([whole, *(part for line in lines for part in (line, newline))]))
             return finished
-
-        def get_image_features(  # type: ignore[override]
-            self,
-            pixel_values: PixelValues,
-            image_sizes: object = None,
-            vision_feature_layer: int | list[int] | None = None,
-            vision_feature_select_strategy: str | None = None,
-            **kwargs: Any,
-        ) -> Any:
-            """Encode and project images; see `LlavaInner`. ``image_sizes`` are for tiles and have no meaning here."""
-            return super().get_image_features(
-                pixel_values, vision_feature_layer, vision_feature_select_strategy, **kwargs
-            )
 
     class QlipLlavaNextForConditionalGeneration(
         LlavaGenerative,

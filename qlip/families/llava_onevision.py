@@ -12,7 +12,7 @@ import transformers
 from torch import Tensor
 
 from qlip.families.base import ConvertedGenerative
-from qlip.families.llava import LlavaInner
+from qlip.families.llava import TiledLlavaInner
 from qlip.families.processor import PromptProcessor
 from qlip.images.pixels import PixelValues
 
@@ -26,7 +26,7 @@ if hasattr(transformers, "LlavaOnevisionModel"):
         extra_tokens = 1  # the newline
 
     class QlipLlavaOnevisionModel(
-        LlavaInner, transformers.LlavaOnevisionModel, original=transformers.LlavaOnevisionModel
+        TiledLlavaInner, transformers.LlavaOnevisionModel, original=transformers.LlavaOnevisionModel
     ):
         """LLaVA-OneVision without its head, taking patches and leaves."""
 
@@ -37,19 +37,6 @@ if hasattr(transformers, "LlavaOnevisionModel"):
         def finish(self, features: list[Tensor], pixel_values: PixelValues) -> list[Tensor]:
             """A newline after the features of each image."""
             return [torch.cat([each, self.image_newline[None].to(each)]) for each in features]
-
-        def get_image_features(  # type: ignore[override]
-            self,
-            pixel_values: PixelValues,
-            image_sizes: object = None,
-            vision_feature_layer: int | list[int] | None = None,
-            vision_feature_select_strategy: str | None = None,
-            **kwargs: Any,
-        ) -> Any:
-            """Encode and project images; see `LlavaInner`. ``image_sizes`` are for tiles and have no meaning here."""
-            return super().get_image_features(
-                pixel_values, vision_feature_layer, vision_feature_select_strategy, **kwargs
-            )
 
         def get_video_features(self, pixel_values_videos: object = None, **kwargs: object) -> NoReturn:
             """Refuse videos."""

@@ -7,12 +7,14 @@ import torch
 
 import qlip
 from qlip import Quadtree
+from qlip.core.patches import patchify
+from qlip.core.quadtree import Leaves
 from qlip.families.lines import line_lengths
 from tests.families.rows import ROWS
 from tests.families.tiny_llava import scene
 from tests.shaken import shake
 
-SIZES = ((448, 224), (224, 448), (336, 224))
+SIZES = ((448, 224), (224, 448), (336, 224), (224, 672))
 
 
 def converted(name: str, **options: object):
@@ -36,7 +38,7 @@ def test_onevision_refuses_frames_of_videos_however_they_come():
             call(**frames)
 
 
-@pytest.mark.parametrize("budget", [60, 61, 62, 63, 200])
+@pytest.mark.parametrize("budget", [*range(60, 64), 81, 88, 137, 200])
 def test_a_budget_of_next_holds_for_leaves_and_newlines_and_no_larger_tree_fits(budget):
     _, new = converted("llava next", size=None, max_tokens=budget, cover="full")
     tree = new.image_processor.settings.quadtree
@@ -50,10 +52,22 @@ def test_a_budget_of_next_holds_for_leaves_and_newlines_and_no_larger_tree_fits(
         new.count_tokens(scene(448, 224, 0), max_tokens=9)  # 8 leaves in 2 lines
 
 
+def test_the_small_picture_of_next_is_the_first_of_the_stock_processors():
+    row = ROWS["llava next"]
+    image, stock = scene(448, 224, 2), row.processor()
+    expected = stock.image_processor(image, return_tensors="pt")["pixel_values"][0, 0]
+    _, new = converted("llava next")
+    (((patches, leaves), _),) = new(images=image, text="<image>")["pixel_values"]
+    level = 1 / 255 / min(new.image_processor.settings.std)
+    expected = patchify(expected, Leaves.from_geometry(leaves))
+    assert (patches - expected).abs().max() < 2.5 * level  # both round to whole levels
+    assert (patches - expected).abs().mean() < 0.5 * level
+
+
 def test_next_counts_its_small_picture_newlines_and_leaves_alike_everywhere():
     model, new = converted("llava next", size=None, max_tokens=60, cover="full")
     images = [scene(*shape, seed) for seed, shape in enumerate(SIZES)]
-    inputs = new(images=images, text=["<image> <image> what is there <image>"], return_tensors="pt")
+    inputs = new(images=images, text=["<image> <image> what is there <image> <image>"], return_tensors="pt")
     placeholders = int((inputs["input_ids"] == new.placeholder_id).sum())
     trees = [leaves for _, (_, leaves) in inputs["pixel_values"]]
     by_hand = [144 + len(leaves) + len(leaves[:, 0].unique()) for leaves in trees]
