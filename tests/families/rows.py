@@ -148,7 +148,13 @@ def paligemma_processor() -> PaliGemmaProcessor:
     return PaliGemmaProcessor(images, tokenizer("<image>", image_token="<image>"))
 
 
-PALIGEMMA_LACKS = {"words alone": "the processor wants images"}
+PALIGEMMA_LACKS = {
+    "words alone": "the processor wants images",
+    "chunked prefill": "the tokens of a prompt attend to later ones, which a later chunk brings",
+    "second turn": "the tokens of a prompt attend to later ones, which the second turn brings",
+}
+PALIGEMMA2_LACKS = {**PALIGEMMA_LACKS, "static cache": "it makes a mask for each kind of layer, and reads them as one"}
+GEMMA3_LACKS = {"chunked prefill": "the tokens of an image attend to later ones, which a later chunk brings"}
 
 
 def gemma3() -> Gemma3ForConditionalGeneration:
@@ -258,7 +264,12 @@ QWENS = {
         lacks={"reading its tokenizer": "beside a qwen3_5 config transformers reads any tokenizer as its own"},
         partial_rotary_factor=0.5,
     ),
-    "Glm4v": qwen_row("Glm4v", {"depth": 3, "image_size": 168}, partial_rotary_factor=1.0),
+    "Glm4v": qwen_row(
+        "Glm4v",
+        {"depth": 3, "image_size": 168},
+        lacks={"offload": "the tower reads its table beside the table's forward"},
+        partial_rotary_factor=1.0,
+    ),
 }
 
 ROWS = {
@@ -271,9 +282,9 @@ ROWS = {
         paligemma_processor,
         12,
         embeddings=0.2,
-        lacks=PALIGEMMA_LACKS,
+        lacks=PALIGEMMA2_LACKS,
     ),
-    "gemma3": Row(gemma3, gemma3_processor, 24, unit=4, mark="<boi>", embeddings=0.2),
+    "gemma3": Row(gemma3, gemma3_processor, 24, unit=4, mark="<boi>", embeddings=0.2, lacks=GEMMA3_LACKS),
     "internvl": Row(internvl, internvl_processor, 12, 2, "<IMG_CONTEXT>", (("crop_to_patches", False),)),
     "internvl layer -2": Row(
         lambda: internvl(-2), internvl_processor, 12, 2, "<IMG_CONTEXT>", (("crop_to_patches", False),)
