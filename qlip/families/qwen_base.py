@@ -45,7 +45,8 @@ class QwenInner(ConvertedInner):
     """A Qwen-VL without its head, taking patches and leaves.
 
     Modifications of the families' inner models (transformers 5.23 to 5.24), besides those of `ConvertedInner`:
-    - ``image_grid_thw`` is a list of the leaves of each image;
+    - ``image_grid_thw`` is a list of the leaves of each image; in a later turn of a chat, whose cache holds the earlier ones,
+      of every image in the prompt, while ``pixel_values`` holds the new ones;
     - the tower is told where patches stand, and the language model where leaves stand, as float32: centres may be halves;
     - videos are refused.
     """

@@ -12,14 +12,9 @@ import torch
 import qlip
 from qlip.families import FAMILIES
 from qlip.families.base import ConvertedGenerative
-from tests.families.case import Case, answer, deviation, inputs_of
+from tests.families.case import answer, deviation, inputs_of
 from tests.families.rows import PLACEHOLDER, ROWS
 from tests.families.tiny_llava import scene
-
-
-@pytest.fixture(params=ROWS)
-def case(request: pytest.FixtureRequest) -> Case:
-    return Case(request.param)
 
 
 @torch.no_grad()

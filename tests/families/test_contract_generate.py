@@ -10,7 +10,7 @@ from accelerate import cpu_offload, dispatch_model
 from torch import Tensor, nn
 
 from tests.families.case import Case, deviation, inputs_of
-from tests.families.rows import PLACEHOLDER, ROWS
+from tests.families.rows import PLACEHOLDER
 
 MODES = {
     "static cache": {"cache_implementation": "static"},
@@ -18,11 +18,6 @@ MODES = {
     "chunked prefill": {"prefill_chunk_size": 16},
 }
 TOKEN_TYPES = ("token_type_ids", "mm_token_type_ids")
-
-
-@pytest.fixture(params=ROWS)
-def case(request: pytest.FixtureRequest) -> Case:
-    return Case(request.param)
 
 
 def generate(model: Any, inputs: Any, **mode: object) -> Any:
@@ -147,9 +142,10 @@ def test_bfloat16_costs_what_it_costs_stock(case):
 
     stock = cost(case.model, case.stock_inputs())
     assert stock < 0.03 * case.row.rounding
-    converted, new = case.convert(cover="full")
-    assert cost(converted, case.inputs(new, case.natives, criterion="uniform")) < 1.2 * stock
-    assert cost(converted, case.inputs(new, case.pictures, max_tokens=50, size=None)) < 1.5 * stock
+    trees, new = copy.deepcopy(case).convert(max_tokens=50, cover="full", size=None)
+    assert cost(trees, case.inputs(new, case.pictures)) < 1.5 * stock
+    grids, new = case.convert(criterion="uniform")
+    assert cost(grids, case.inputs(new, case.natives)) < 1.2 * stock
 
 
 def tower_of(model: Any) -> nn.Module:
