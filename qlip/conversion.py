@@ -66,23 +66,17 @@ def convert(
         ValueError: if the model is converted already, or position or quadtree do not fit its tower.
         OSError: if a position is sought by name and not found.
     """
-    if isinstance(model, Converted | QlipVisionModel):
-        raise ValueError(
-            f"model: got a {type(model).__qualname__}, which is converted already; qlip.restore(model) gives back the "
-            f"original, to be converted anew"
-        )
     family = FAMILIES.get(type(model))
-    if family is None:
-        _check_bare_tower(model)
+    _check_original(model, known=family is not None)
     facts = family or Converted  # a bare tower has the facts of a family without peculiarities
     unit, table = facts.unit_of(model), facts.table_of(model)
     quadtree = _fit(quadtree, unit * facts.patch_size_of(model), tree)
-    new_processor = None
+    settings = None
     if processor is not None:
         shortest = facts.size_of(model) if size == "model" else size
         how: Crop = crop or (family.crop if family else "patch")
         settings = QlipImageProcessor(shortest, how, quadtree, *_statistics(processor), pad, unit)
-        new_processor = family.convert_processor(model, processor, settings) if family else settings
+    new_processor = family.convert_processor(model, processor, settings) if family and settings else settings
     resolved = _position(facts.default_position(model) if position is None else position, table)
     chosen = facts.check_weighting(model, weighting or (family.weighting if family else "once"))
     converted = family.attach(model, resolved, chosen) if family else _encoder(model, resolved, chosen)
@@ -147,14 +141,19 @@ def _encoder(model: nn.Module, position: Position | None, weighting: Weighting) 
     return converted
 
 
-def _check_bare_tower(model: nn.Module) -> None:
-    """Raise unless ``model`` is a known tower, or one with a projection on top and nothing else."""
+def _check_original(model: nn.Module, known: bool) -> None:
+    """Raise unless ``model`` is of a known family, or a known tower, or one with a projection on top and nothing else."""
+    if isinstance(model, Converted | QlipVisionModel):
+        raise ValueError(
+            f"model: got a {type(model).__qualname__}, which is converted already; qlip.restore(model) gives back the "
+            f"original, to be converted anew"
+        )
     bare = type(model).__name__.removesuffix("WithProjection") in TOWERS
-    if not bare or not type(model).__module__.startswith("transformers."):
-        known = sorted({kind.__name__ for kind in FAMILIES} | set(TOWERS))
+    if not known and (not bare or not type(model).__module__.startswith("transformers.")):
+        known_names = sorted({kind.__name__ for kind in FAMILIES} | set(TOWERS))
         raise TypeError(
-            f"model: got {type(model).__qualname__}; takes a {', '.join(known[:-1])} or {known[-1]}, itself and no subclass. "
-            f"Convert before wrapping (PEFT, DataParallel, torch.compile)"
+            f"model: got {type(model).__qualname__}; takes a {', '.join(known_names[:-1])} or {known_names[-1]}, itself and no "
+            f"subclass. Convert before wrapping (PEFT, DataParallel, torch.compile)"
         )
 
 

@@ -270,11 +270,3 @@ class ConvertedGenerative(Converted):
         return super()._expand_inputs_for_generation(  # type: ignore[misc]
             expand_size=expand_size, is_encoder_decoder=is_encoder_decoder, input_ids=input_ids, **model_kwargs
         )
-
-    def _expand_multimodal_outputs(self, *args: Any, **kwargs: Any) -> Any:
-        """Repeat the features for beams as the parent does, which makes a plain list of them."""
-        outputs = super()._expand_multimodal_outputs(*args, **kwargs)  # type: ignore[misc]
-        for output in outputs.values():
-            if output is not None and isinstance(output.pooler_output, list):
-                output.pooler_output = self.inner_class.features_class(output.pooler_output)
-        return outputs

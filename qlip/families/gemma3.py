@@ -9,6 +9,7 @@ from transformers.models.gemma3.modeling_gemma3 import Gemma3Model
 from qlip.families.base import ConvertedGenerative
 from qlip.families.inner import ConvertedInner, Features
 from qlip.families.processor import PromptProcessor
+from qlip.towers.base import onloaded
 
 
 class QlipGemma3Processor(PromptProcessor, Gemma3Processor, original=Gemma3Processor):
@@ -41,7 +42,9 @@ class QlipGemma3Model(ConvertedInner, Gemma3Model, original=Gemma3Model):
     def project(self, states: Tensor) -> Tensor:
         """Gemma 3's own projector, unit by unit; called as a whole it takes 64 x 64 patches and nothing else."""
         projector = self.multi_modal_projector
-        return (projector.mm_soft_emb_norm(states.mean(1)) @ projector.mm_input_projection_weight).type_as(states)
+        averages = projector.mm_soft_emb_norm(states.mean(1))
+        with onloaded(projector):
+            return (averages @ projector.mm_input_projection_weight).type_as(states)
 
 
 class QlipGemma3ForConditionalGeneration(

@@ -94,7 +94,13 @@ class ConvertedInner(Renamed):
     config: Any
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Check the placeholders, then run; not in ``forward``, which accelerate replaces on instances."""
+        """Check the placeholders, then run; not in ``forward``, which accelerate replaces on instances.
+
+        ``generate`` brings features that it has repeated for beams or cut into chunks, as a plain list.
+        """
+        encoded = (kwargs.get("mm_encoder_outputs") or {}).get("image")
+        if encoded is not None and type(encoded.pooler_output) is list:
+            encoded.pooler_output = self.features_class(encoded.pooler_output)
         input_ids = args[0] if args else kwargs.get("input_ids")
         pixel_values = args[1] if len(args) > 1 else kwargs.get("pixel_values")
         if input_ids is not None and pixel_values is not None:

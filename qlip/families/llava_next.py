@@ -16,6 +16,7 @@ from qlip.families.llava import LlavaGenerative, TiledLlavaInner
 from qlip.families.processor import PromptProcessor
 from qlip.images.pixels import PixelValues, to_pairs
 from qlip.images.processor import QlipImageProcessor
+from qlip.towers.base import onloaded
 
 
 def by_image(pixel_values: PixelValues) -> list[tuple[Any, Any]]:
@@ -84,7 +85,9 @@ if hasattr(transformers, "LlavaNextModel"):
 
         def finish(self, features: list[Tensor], pixel_values: PixelValues) -> list[Tensor]:
             """The whole, then the lines of the tree with a newline after each."""
-            finished, newline = [], self.image_newline[None].to(features[0])
+            with onloaded(self):
+                newline = self.image_newline[None].to(features[0])
+            finished = []
             for whole, tree, (_, (_, leaves)) in zip(
                 features[::2], features[1::2], by_image(pixel_values), strict=True
             ):

@@ -15,6 +15,7 @@ from qlip.families.base import ConvertedGenerative
 from qlip.families.llava import TiledLlavaInner
 from qlip.families.processor import PromptProcessor
 from qlip.images.pixels import PixelValues
+from qlip.towers.base import onloaded
 
 if hasattr(transformers, "LlavaOnevisionModel"):
 
@@ -36,7 +37,9 @@ if hasattr(transformers, "LlavaOnevisionModel"):
 
         def finish(self, features: list[Tensor], pixel_values: PixelValues) -> list[Tensor]:
             """A newline after the features of each image."""
-            return [torch.cat([each, self.image_newline[None].to(each)]) for each in features]
+            with onloaded(self):
+                newline = self.image_newline[None].to(features[0])
+            return [torch.cat([each, newline.to(each)]) for each in features]
 
         def get_video_features(self, pixel_values_videos: object = None, **kwargs: object) -> NoReturn:
             """Refuse videos."""

@@ -17,6 +17,7 @@ from qlip.families.inner import ConvertedInner
 from qlip.families.mrope import prompt_positions, sequence_ends, table_taps, windows
 from qlip.families.processor import Images, PromptProcessor
 from qlip.images.pixels import PixelValues, to_pairs
+from qlip.towers.base import onloaded
 
 NO_VIDEOS = "got videos; a converted model takes images alone. qlip.restore(model) and the original processor take both"
 
@@ -45,7 +46,8 @@ class QwenInner(ConvertedInner):
     """A Qwen-VL without its head, taking patches and leaves.
 
     Modifications of the families' inner models (transformers 5.23 to 5.24), besides those of `ConvertedInner`:
-    - ``image_grid_thw`` is a list of the leaves of each image;
+    - ``image_grid_thw`` is a list of the leaves of each image; in a later turn of a chat, whose cache holds the earlier ones,
+      of every image in the prompt, while ``pixel_values`` holds the new ones;
     - the tower is told where patches stand, and the language model where leaves stand, as float32: centres may be halves;
     - videos are refused.
     """
@@ -75,14 +77,20 @@ class QwenInner(ConvertedInner):
         pairs, tower, area = to_pairs(pixel_values), self.visual, self.qlip.unit**2
         leaves = [each.cpu() for _, each in pairs]
         counts = [len(each) for each in leaves]
-        patches = torch.cat([each.to(tower.device, tower.dtype) for each, _ in pairs])
+        with onloaded(*tower.patch_embed.modules()):
+            weight = tower.patch_embed.proj.weight
+            device, dtype = (
+                weight.device,
+                weight.dtype,
+            )  # not the tower's: with ``device_map`` that may be the meta device
+        patches = torch.cat([each.to(device, dtype) for each, _ in pairs])
         frames = self.config.vision_config.temporal_patch_size  # a picture is a film that stands still
         told = {**self.places(leaves), "cu_seqlens": sequence_ends(area * count for count in counts)}
         told["grid_thw"] = torch.tensor([[1, *(self.qlip.unit * each[0, 3:]).tolist()] for each in leaves])
         output = tower(
             patches[:, :, None].expand(-1, -1, frames, -1, -1).flatten(1),
             return_dict=True,
-            **{name: value.to(tower.device) for name, value in told.items()},
+            **{name: value.to(device) for name, value in told.items()},
         )
         output.pooler_output = list(output.pooler_output.split(counts))
         if getattr(output, "deepstack_features", None) is not None:

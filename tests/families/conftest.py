@@ -8,12 +8,20 @@ import qlip
 from qlip.core.position import PositionMLP
 from qlip.towers.base import position_table
 from qlip.zoo.solve import solved_position
+from tests.families.case import Case
+from tests.families.rows import ROWS
 from tests.families.tiny_llava import scene, tiny_llava, tiny_processor
 
 ONE = "USER: <image>\nwhat is there ? ASSISTANT:"
 TWO = "USER: <image> <image>\nleft or right is the red circle ? ASSISTANT:"
 NONE = "USER: yes or no ? ASSISTANT:"
 NEW = 6
+
+
+@pytest.fixture(params=ROWS)
+def case(request: pytest.FixtureRequest) -> Case:
+    """A row of the contract, with a model that the test may change."""
+    return Case(request.param)
 
 
 @pytest.fixture(scope="session")

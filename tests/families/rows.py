@@ -1,8 +1,10 @@
 """The families that the contract is about, one row each: a tiny model, its stock processor, and what it was made for."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 
+import transformers
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
@@ -78,8 +80,14 @@ class Row:
         unit: Patches along the side of what its language model sees as one token.
         mark: Stands for an image in a prompt.
         plain: Options with which the stock processor makes one picture of an image.
-        embeddings: Scale of the embeddings of words, which Gemma multiplies by the root of their width.
-        native: Pictures of each prompt, by their seeds, with which the stock model is compared.
+        embeddings: Scale of the embeddings of words, so that images count beside them: Gemma multiplies them by the root of
+            their width, and what a Qwen's merger puts out is small.
+        position: What is asked of `qlip.convert`; None for a tower that rotates, which takes pictures of any shape.
+        leaves: Inputs that hold leaves once the model is converted, so that they are not what the stock processor makes.
+        rounding: How many times more than the others its language model magnifies the last bit of what it is shown.
+        lacks: What the stock model or processor itself does not do, and why; the contract checks that it does not.
+        compared: From and to which of the prompts (one picture, two, none) there is something to compare: where
+            transformers makes no tiles.
         left_out: What the stock processor returns and the converted one need not.
         slack: How far a count may be under its budget: a split makes 3 leaves more, and perhaps a newline.
     """
@@ -91,7 +99,11 @@ class Row:
     mark: str = "<image>"
     plain: tuple[tuple[str, object], ...] = ()
     embeddings: float = 1.0
-    native: tuple[tuple[int, ...], ...] = ((3,), (4, 5))
+    position: str | None = "bicubic"
+    leaves: tuple[str, ...] = ("pixel_values",)
+    rounding: float = 1.0
+    lacks: Mapping[str, str] = field(default_factory=dict)
+    compared: tuple[int, int] = (0, 3)
     left_out: frozenset[str] = frozenset()
     slack: int = 2
 
@@ -104,6 +116,13 @@ class Row:
     def side(self) -> int:
         """Side of the pictures it was made for."""
         return self.grid * PATCH
+
+    @property
+    def native(self) -> tuple[tuple[int, int], ...]:
+        """Width and height of three pictures that the stock processor leaves as they are."""
+        if self.position is not None:
+            return ((self.side, self.side),) * 3
+        return tuple((width * self.pixels, height * self.pixels) for width, height in ((9, 9), (11, 6), (5, 8)))
 
 
 def siglip(grid: int, **options: object) -> dict[str, object]:
@@ -229,6 +248,15 @@ def paligemma_processor() -> PaliGemmaProcessor:
     return PaliGemmaProcessor(images, tokenizer("<image>", image_token="<image>"))
 
 
+PALIGEMMA_LACKS = {
+    "words alone": "the processor wants images",
+    "chunked prefill": "the tokens of a prompt attend to later ones, which a later chunk brings",
+    "second turn": "the tokens of a prompt attend to later ones, which the second turn brings",
+}
+PALIGEMMA2_LACKS = {**PALIGEMMA_LACKS, "static cache": "it makes a mask for each kind of layer, and reads them as one"}
+GEMMA3_LACKS = {"chunked prefill": "the tokens of an image attend to later ones, which a later chunk brings"}
+
+
 def gemma3() -> Gemma3ForConditionalGeneration:
     words = {**GEMMA, "model_type": "gemma3_text", "sliding_window": 64}
     config = Gemma3Config(
@@ -299,6 +327,88 @@ def smolvlm_processor() -> SmolVLMProcessor:
     return SmolVLMProcessor(images, tokenizer(*IDEFICS), SmolVLMVideoProcessor(), image_seq_len=36)
 
 
+MROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
+QWEN_TOWER = {"hidden_size": 64, "intermediate_size": 128, "num_heads": 4, "out_hidden_size": 64, "patch_size": PATCH}
+QWEN_TOKENS = ("<image>", "<video>", "<start>", "<end>", "<start-video>", "<end-video>")
+
+
+def qwen(
+    kind: str, tower: dict[str, object], words: dict[str, object] | None = None, **rotation: object
+) -> PreTrainedModel:
+    """One of the family; GLM names the tokens around an image otherwise."""
+    around = (
+        ("image_start", "image_end", "video_start", "video_end") if kind == "Glm4v" else ("vision_start", "vision_end")
+    )
+    ids = {f"{name}_token_id": PLACEHOLDER + i for i, name in enumerate(("image", "video", *around))}
+    config = getattr(transformers, f"{kind}Config")(
+        text_config={**WORDS, "rope_parameters": {**MROPE, **rotation}, **(words or {})},
+        vision_config={**QWEN_TOWER, **tower},
+        **ids,
+    )
+    return getattr(transformers, f"{kind}ForConditionalGeneration")(config)
+
+
+def qwen_processor(kind: str) -> ProcessorMixin:
+    source = "Glm4v" if kind == "Glm4v" else "Qwen2VL"
+    images = getattr(transformers, f"{source}ImageProcessor")(size={"shortest_edge": 56 * 56, "longest_edge": 10**9})
+    videos = getattr(transformers, f"{source}VideoProcessor")()
+    words = tokenizer(*QWEN_TOKENS, image_token="<image>", video_token="<video>")
+    return getattr(transformers, f"{kind}Processor")(images, words, videos)
+
+
+def qwen_row(
+    kind: str,
+    tower: dict[str, object],
+    words: dict[str, object] | None = None,
+    processor: str | None = None,
+    rounding: float = 1.0,
+    lacks: Mapping[str, str] | None = None,
+    **rotation: object,
+) -> Row:
+    return Row(
+        partial(qwen, kind, tower, words, **rotation),
+        partial(qwen_processor, processor or kind),
+        grid=12,
+        unit=2,
+        mark="<start> <image> <end>",
+        embeddings=0.2,
+        position=None,
+        leaves=("pixel_values", "image_grid_thw"),
+        rounding=rounding,
+        lacks=lacks or {},
+    )
+
+
+QWEN_TABLE = {"num_position_embeddings": 144}
+QWEN3_5_WORDS = {
+    "num_hidden_layers": 4,
+    "head_dim": 32,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16,
+    "linear_num_key_heads": 4,
+    "linear_num_value_heads": 4,
+}
+QWENS = {
+    "Qwen2VL": qwen_row("Qwen2VL", {"depth": 3, "embed_dim": 64}),
+    "Qwen2_5_VL": qwen_row("Qwen2_5_VL", {"depth": 4, "window_size": 112, "fullatt_block_indexes": [1, 3]}),
+    "Qwen3VL": qwen_row("Qwen3VL", {"depth": 4, "deepstack_visual_indexes": [0, 2], **QWEN_TABLE}, {"head_dim": 16}),
+    "Qwen3_5": qwen_row(
+        "Qwen3_5",
+        {"depth": 3, **QWEN_TABLE},
+        QWEN3_5_WORDS,
+        processor="Qwen3VL",
+        rounding=10,  # linear attention: stock logits move by 3e-5 when pixels move by 1e-7
+        lacks={"reading its tokenizer": "beside a qwen3_5 config transformers reads any tokenizer as its own"},
+        partial_rotary_factor=0.5,
+    ),
+    "Glm4v": qwen_row(
+        "Glm4v",
+        {"depth": 3, "image_size": 168},
+        lacks={"offload": "the tower reads its table beside the table's forward"},
+        partial_rotary_factor=1.0,
+    ),
+}
+
 ROWS = {
     "llava over siglip": Row(llava, llava_processor, 12),
     "llava over clip": Row(lambda: llava_over_clip("llama"), clip_processor, 12),
@@ -310,18 +420,34 @@ ROWS = {
         onevision,
         onevision_processor,
         12,
-        native=((3, 6), (4, 5)),  # prompts of several images, of which transformers makes no tiles
+        compared=(1, 2),
         left_out=frozenset({"image_sizes", "batch_num_images"}),
     ),
-    "paligemma": Row(lambda: paligemma({"model_type": "gemma"}), paligemma_processor, 12, embeddings=0.2),
-    "paligemma2": Row(
-        lambda: paligemma({"model_type": "gemma2", "sliding_window": 64}), paligemma_processor, 12, embeddings=0.2
+    "paligemma": Row(
+        lambda: paligemma({"model_type": "gemma"}), paligemma_processor, 12, embeddings=0.2, lacks=PALIGEMMA_LACKS
     ),
-    "gemma3": Row(gemma3, gemma3_processor, 24, unit=4, mark="<boi>", embeddings=0.2),
+    "paligemma2": Row(
+        lambda: paligemma({"model_type": "gemma2", "sliding_window": 64}),
+        paligemma_processor,
+        12,
+        embeddings=0.2,
+        lacks=PALIGEMMA2_LACKS,
+    ),
+    "gemma3": Row(gemma3, gemma3_processor, 24, unit=4, mark="<boi>", embeddings=0.2, lacks=GEMMA3_LACKS),
     "internvl": Row(internvl, internvl_processor, 12, 2, "<IMG_CONTEXT>", (("crop_to_patches", False),)),
     "internvl layer -2": Row(
         lambda: internvl(-2), internvl_processor, 12, 2, "<IMG_CONTEXT>", (("crop_to_patches", False),)
     ),
-    "idefics3": Row(idefics3, idefics3_processor, 12, 2, plain=WHOLE, left_out=MASK),
+    "idefics3": Row(
+        idefics3,
+        idefics3_processor,
+        12,
+        2,
+        plain=WHOLE,
+        left_out=MASK,
+        lacks={"offload": "it asks a tensor of the outer model for its value"},
+    ),
     "smolvlm": Row(smolvlm, smolvlm_processor, 24, 4, plain=WHOLE, left_out=MASK),
+    # a family that the installed transformers lacks is not there
+    **{name: row for name, row in QWENS.items() if hasattr(transformers, f"{name}ForConditionalGeneration")},
 }
