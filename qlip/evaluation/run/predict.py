@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import lightning as L
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from qlip.evaluation.benchmarks.base import Benchmark, Question, Record
@@ -160,21 +161,25 @@ class Answering(L.LightningModule):
         return self.arm.decode(tokens[:, len(cast["input_ids"][0]) :])
 
     def likeliest(self, question: Question, item: PreparedQuestion) -> str:
-        """The candidate with the lowest mean loss over its tokens (V*'s own way).
+        """The candidate with the lowest mean loss over its tokens (V*'s own way)."""
+        return question.candidates[int(self.losses(item, question.candidates).argmin())]
+
+    def losses(self, item: PreparedQuestion, candidates: Sequence[str]) -> Tensor:
+        """Mean loss of the tokens of each candidate as an answer, ``(len(candidates),)``.
 
         The prompt is read once and each candidate is said after it, as an answer would be: in one piece with the prompt,
-        the families whose prompts look ahead (PaliGemma) would let candidates look ahead too.
+        families whose prompts look ahead (PaliGemma) would let candidates look ahead too.
         """
         read = self.model(**self.arm.to(item.inputs, self.device), use_cache=True)
         kept = "cache" if "cache" in read else "past_key_values"  # renamed by transformers 5.24
         losses = []
-        for candidate in question.candidates:
+        for candidate in candidates:
             said = self.arm.encode(candidate).to(self.device)
-            own = {kept: copy.deepcopy(read[kept])}  # a cache is written to
-            # without a mask, which would be taken for the places of the whole prompt by families with M-RoPE
+            own = {kept: copy.deepcopy(read[kept])}  # what is said is written to it
+            # Without a mask, which families with M-RoPE would take for the places of the whole prompt.
             logits = torch.cat([read.logits[0, -1:], self.model(input_ids=said[None], **own).logits[0, :-1]])
             losses.append(F.cross_entropy(logits.float(), said.to(logits.device)))
-        return question.candidates[int(torch.stack(losses).argmin())]
+        return torch.stack(losses)
 
     def on_predict_end(self) -> None:
         """Wait until every rank has written its answers."""
