@@ -122,7 +122,10 @@ class Result:
         cell = self.cell
         if cell.baseline:
             return f"stock, {self.preprocessing}"
-        words = ["its own size" if cell.size == "model" else f"{self.size} px", f"alpha {cell.alpha:g}" if cell.max_tokens is None else f"{cell.max_tokens} tokens"]
+        words = [
+            "its own size" if cell.size == "model" else f"{self.size} px",
+            f"alpha {cell.alpha:g}" if cell.max_tokens is None else f"{cell.max_tokens} tokens",
+        ]
         words += [cell.criterion]
         words += [cell.position] if cell.position else []
         words += ["square"] if cell.crop == "square" else []

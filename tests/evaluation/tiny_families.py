@@ -34,7 +34,10 @@ CHAT = (
 def qwen() -> Qwen2_5_VLForConditionalGeneration:
     tower = {"hidden_size": 64, "intermediate_size": 128, "num_heads": 4, "depth": 2, "out_hidden_size": 64}
     config = Qwen2_5_VLConfig(
-        text_config={**WORDS, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}},
+        text_config={
+            **WORDS,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]},
+        },
         vision_config={**tower, "patch_size": 14, "window_size": 112, "fullatt_block_indexes": [1]},
         image_token_id=PLACEHOLDER,
         video_token_id=PLACEHOLDER + 1,

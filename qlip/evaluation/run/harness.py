@@ -97,7 +97,7 @@ class QlipLlava(lmms):
             **inputs, max_new_tokens=generation.get("max_new_tokens", 128), do_sample=False
         )
         longest = max(len(item.input_ids) for item in items)
-        return [_until(text, generation.get("until") or []) for text in self.arm.decode(tokens[:, longest :])]
+        return [_until(text, generation.get("until") or []) for text in self.arm.decode(tokens[:, longest:])]
 
     def loglikelihood(self, requests: list[Request]) -> list[tuple[float, bool]]:
         """Not asked for by the paper's seven tasks.

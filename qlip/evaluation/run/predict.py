@@ -201,4 +201,3 @@ class Answering(L.LightningModule):
             "prompt_tokens": len(item.input_ids),
             "seconds": round(seconds, 6),
         }
-

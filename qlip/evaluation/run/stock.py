@@ -73,9 +73,11 @@ def _ladder(images: Any, budget: int) -> list[Options]:
     if hasattr(images, "merge_size") and size.get("shortest_edge") and size.get("longest_edge"):
         # Qwen-VL: both "edges" are areas in pixels; GLM-4V's count the frames of a film that stands still
         frames = images.temporal_patch_size if type(images).__name__.startswith("Glm") else 1
-        area = budget * (images.patch_size * images.merge_size) ** 2 * frames
-        return [{"size": {"shortest_edge": min(size["shortest_edge"], area), "longest_edge": area}}]
-    if set(name for name, value in size.items() if value) == {"longest_edge"}:  # Pixtral: of the picture, in pixels
-        patch = images.patch_size["height"]
-        return [{"size": {"longest_edge": edge}} for edge in range(patch, size["longest_edge"] + 1, patch)]
+        token = (images.patch_size * images.merge_size) ** 2 * frames
+        lows = sorted({min(size["shortest_edge"], count * token) for count in range(1, budget + 1)})  # small ones grow
+        return [{"size": {"shortest_edge": low, "longest_edge": budget * token}} for low in lows]
+    if [name for name, value in size.items() if value] == ["longest_edge"]:  # of the picture, in pixels
+        patched = hasattr(images, "patch_size")  # Pixtral; Idefics 3 and SmolVLM cut tiles
+        step = images.patch_size["height"] if patched else images.max_image_size["longest_edge"]
+        return [{"size": {"longest_edge": edge}} for edge in range(step, size["longest_edge"] + 1, step)]
     return []

@@ -11,8 +11,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from qlip.cli import main
 from qlip.evaluation.benchmarks import get_benchmark, pocket
 from qlip.evaluation.cell import Vision
-from qlip.evaluation.results import find_results, group_results
 from qlip.evaluation.journal import Journal
+from qlip.evaluation.results import find_results, group_results
 from qlip.evaluation.run.arm import load_arm
 from qlip.evaluation.run.predict import Answering
 from qlip.evaluation.run.prompts import CHATS
@@ -95,7 +95,9 @@ def test_both_arms_from_the_command_line(family, folder, data, tmp_path):
     assert group.cells[0].percent == pytest.approx(100 * sum(r["tokens"] for r in ours) / sum(counts))
 
 
-@pytest.mark.parametrize("options", [{"baseline": "own"}, {"max_tokens": 150, "cover": "full"}], ids=["own", "converted"])
+@pytest.mark.parametrize(
+    "options", [{"baseline": "own"}, {"max_tokens": 150, "cover": "full"}], ids=["own", "converted"]
+)
 @torch.no_grad()
 def test_likelihood_is_the_loss_of_transformers(family, folder, data, tmp_path, options):
     arm = load_arm(str(folder), Vision(**options))
@@ -133,7 +135,7 @@ def _loss(arm: Any, image: Any, text: str, sentence: str) -> float:
 
 def test_the_stock_arm_scales_down_to_a_budget_where_the_family_can(family, folder, data, tmp_path):
     if family != FREE:
-        with pytest.raises(SystemExit, match="max_tokens: got 20 for the stock model, whose .* has no option"):
+        with pytest.raises(SystemExit, match=r"max_tokens: got 20 for the stock model, whose .* has no option"):
             vqa(folder, data, tmp_path, baseline="own", max_tokens=20)
         return
     whole = vqa(folder, data, tmp_path / "own", baseline="own")
@@ -154,7 +156,7 @@ def test_the_stock_arm_scales_down_to_a_budget_where_the_family_can(family, fold
 
 
 def test_crop_and_pad_are_llavas(family, folder, data, tmp_path):
-    with pytest.raises(SystemExit, match="baseline: got 'pad', which is for LLaVA-1.5; for a .* takes 'own'"):
+    with pytest.raises(SystemExit, match=r"baseline: got 'pad', which is for LLaVA-1.5; for a .* takes 'own'"):
         vqa(folder, data, tmp_path, baseline="pad")
 
 
