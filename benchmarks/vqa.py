@@ -28,7 +28,7 @@ from transformers import (
 )
 
 from qlip.evaluation.cell import Vision
-from qlip.evaluation.run.arm import CHATS, Arm, load_arm
+from qlip.evaluation.run.arm import Arm, load_arm
 
 BATCHES = (1, 8, 32)
 NEW_TOKENS = 8
@@ -72,23 +72,15 @@ def random_llava(folder: Path, large: bool) -> str:
 
 def questions_per_second(arm: Arm, pictures: list[Image.Image], batch: int) -> tuple[float, float]:
     """Best of a few rounds, preprocessing not counted, and mean image tokens."""
-    text = CHATS["llava"].format(QUESTION)
+    text = arm.prompt(QUESTION, "llava")
     items = [arm.prepare(pictures[i % len(pictures)], text, i) for i in range(batch)]
-    device = arm.model.device
-    inputs = arm.collate(items)
-    ids, mask, pixels = inputs["input_ids"].to(device), inputs["attention_mask"].to(device), inputs["pixel_values"]
-    if isinstance(pixels, torch.Tensor):
-        pixels = pixels.to(device, arm.model.dtype)
-    else:
-        pixels = [tuple(part.to(device) for part in pair) for pair in pixels]
+    inputs = arm.to(arm.collate(items), arm.model.device)
     best = float("inf")
     for _ in range(1 + ROUNDS):
         _wait()
         start = time.perf_counter()
         with torch.no_grad():
-            arm.model.generate(
-                input_ids=ids, attention_mask=mask, pixel_values=pixels, max_new_tokens=NEW_TOKENS, do_sample=False
-            )
+            arm.model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
         _wait()
         best = min(best, time.perf_counter() - start)
     return batch / best, sum(item.tokens for item in items) / batch

@@ -16,15 +16,16 @@ class Vision:
     """How an arm sees: the stock model, or the converted one with its position and quadtree."""
 
     baseline: Baseline | None = None
-    """Ask the stock model in place of the converted one: ``crop`` prepares images as Hugging Face does, ``pad`` as LLaVA's
-    own repository does. Position, size, crop and the quadtree's options then have no effect."""
+    """Ask the stock model in place of the converted one: ``own`` prepares images with the model's own processor as it is; for
+    LLaVA-1.5 ``crop`` is the same, and ``pad`` does as its own repository does. Position, size, crop and the quadtree's options then
+    have no effect; but with ``own``, a model that takes images of any size gets them scaled down to max_tokens."""
     position: str | None = None
-    """Where tokens are; if not given, the position saved with the model, or else the solved one."""
-    size: int | None = 336
-    """Shortest edge in pixels that images are scaled to; null leaves them at their own size."""
-    crop: Crop = "patch"
+    """Where tokens are; if not given, the position saved with the model, or else the solved one. Models that rotate take none."""
+    size: int | Literal["model"] | None = "model"
+    """Shortest edge in pixels that images are scaled to; null leaves them at their own size; ``model`` is what the model was made for."""
+    crop: Crop | Literal["model"] = "model"
     """``patch`` keeps the aspect and trims both sides to whole patches; ``square`` cuts out the middle; ``units`` scales to whole patches
-    and cuts nothing."""
+    and cuts nothing; ``model`` is the one that is usual for the model."""
     alpha: float = 0.1
     """Split threshold of the quadtree, in units of the criterion; a larger one gives fewer tokens."""
     max_tokens: int | None = None
@@ -49,11 +50,13 @@ class Cell(Vision):
     benchmark: str
     """Which questions are asked; those called pocket are drawn here, the others are downloaded."""
     model: str
-    """A LLaVA, converted before or not: a Hub id, a folder, or pocket-llava, which comes with the package."""
+    """A model that answers in words about images, of a family in docs/models.md, converted before or not: a Hub id, a folder, or
+    pocket-llava, which comes with the package."""
     model_revision: str | None = None
     """Commit, branch or tag of the model on the Hub; the newest commit if not given."""
     prompt_style: Style = "llava"
-    """Whose prompts and parsers are used: those of LLaVA, VLMEvalKit or lmms-eval."""
+    """Whose wording of questions and whose parsers are used: those of LLaVA, VLMEvalKit or lmms-eval. The frame around a question
+    is the model's own chat template, for LLaVA-1.5 that of the style."""
     scoring: Scoring = "letters"
     """``letters`` reads the answer from what the model writes; ``likelihood`` takes the most likely of several sentences, the
     official way of V*."""
@@ -95,9 +98,11 @@ class Cell(Vision):
         """A folder's name that says what is in it, and differs where any field does."""
         if self.baseline:
             what = f"baseline-{self.baseline}"
+            what += f"-budget{self.max_tokens}" if self.baseline == "own" and self.max_tokens else ""
         else:
             budget = f"alpha{self.alpha:g}" if self.max_tokens is None else f"budget{self.max_tokens}"
-            what = f"{self.position or 'default'}-{self.crop}{self.size or 'native'}-{self.criterion}-{budget}-seed{self.seed}"
+            seen = f"{'' if self.crop == 'model' else self.crop}{self.size or 'native'}"
+            what = f"{self.position or 'default'}-{seen}-{self.criterion}-{budget}-seed{self.seed}"
         digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
         return f"{self.benchmark}/{Path(self.model).name}/{what}-{digest[:8]}"
 

@@ -44,7 +44,7 @@ class SweepConfig:
     data: Path | None = None
     """Folder with a copy of each benchmark, DATA/BENCHMARK; downloaded from the Hub if not given."""
     model: str | None = None
-    """Hub id or folder of a LLaVA, in place of the file's."""
+    """Hub id or folder of a model, in place of the file's."""
     out: Path | None = None
     """Folder that gets the results; the file's own if not given."""
     cells: str = "0/1"

@@ -4,7 +4,7 @@ from typing import Literal
 
 from qlip.core.names import TableMode
 
-Baseline = Literal["crop", "pad"]
+Baseline = Literal["own", "crop", "pad"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Style = Literal["llava", "vlmevalkit", "lmms"]
 Scoring = Literal["letters", "likelihood"]

@@ -101,8 +101,15 @@ class Result:
 
     @property
     def size(self) -> int | str:
-        """Shortest edge in pixels, or "native"."""
+        """Shortest edge in pixels, "native", or "model" for the size that the model was made for."""
         return self.cell.size or "native"
+
+    @property
+    def preprocessing(self) -> str:
+        """How pictures come to the stock model; empty for a converted one."""
+        if self.cell.baseline == "own" and self.cell.max_tokens:
+            return f"own, {self.cell.max_tokens} tokens"
+        return self.cell.baseline or ""
 
     @cached_property
     def records(self) -> list[Record]:
@@ -114,8 +121,11 @@ class Result:
         """What a reader should call it."""
         cell = self.cell
         if cell.baseline:
-            return f"stock, {cell.baseline}"
-        words = [f"{self.size} px", f"alpha {cell.alpha:g}" if cell.max_tokens is None else f"{cell.max_tokens} tokens"]
+            return f"stock, {self.preprocessing}"
+        words = [
+            "its own size" if cell.size == "model" else f"{self.size} px",
+            f"alpha {cell.alpha:g}" if cell.max_tokens is None else f"{cell.max_tokens} tokens",
+        ]
         words += [cell.criterion]
         words += [cell.position] if cell.position else []
         words += ["square"] if cell.crop == "square" else []
@@ -210,8 +220,13 @@ class Group:
 
     @property
     def baseline(self) -> Result | None:
-        """What the paper compares with: the stock model on cropped images, or on padded ones if there is nothing else."""
-        return self.baselines.get("crop") or self.baselines.get("pad")
+        """What the paper compares with: the stock model as its users run it, or else whatever stock run there is."""
+        usual = next((self.baselines[name] for name in ("crop", "own", "pad") if name in self.baselines), None)
+        return usual or next(iter(self.baselines.values()), None)
+
+    def rival(self, run: Result) -> Result | None:
+        """The stock run that a run is compared with: the one with the same budget, or else `baseline`."""
+        return self.baselines.get(f"own, {run.cell.max_tokens} tokens") or self.baseline
 
     @property
     def contenders(self) -> list[Result]:
@@ -263,9 +278,9 @@ def group_results(results: Iterable[Result]) -> list[Group]:
         group = groups[key]
         if not cell.baseline:
             group.cells.append(result)
-        elif cell.baseline in group.baselines:
-            other = group.baselines[cell.baseline].folder
+        elif result.preprocessing in group.baselines:
+            other = group.baselines[result.preprocessing].folder
             raise ValueError(f"dir: {result.folder} and {other} both hold the baseline of {group.name}; delete one")
         else:
-            group.baselines[cell.baseline] = result
+            group.baselines[result.preprocessing] = result
     return sorted(groups.values(), key=lambda group: group.name)

@@ -6,7 +6,7 @@ from torchmetrics.functional.classification import binary_f1_score, binary_preci
 
 from qlip.evaluation.benchmarks import BENCHMARKS, get_benchmark
 from qlip.evaluation.benchmarks.base import SINGLE_LETTER, SINGLE_WORD
-from qlip.evaluation.run.arm import CHATS
+from qlip.evaluation.run.prompts import CHATS
 from qlip.evaluation.statistics import score
 from tests.evaluation.local_data import PAPER
 

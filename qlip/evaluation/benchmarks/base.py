@@ -67,7 +67,7 @@ class Record(TypedDict):
     tokens: int
     """Image tokens in the prompt."""
     baseline_tokens: int
-    """Image tokens of the stock model."""
+    """Image tokens that the stock model spends on the same picture, at its own settings."""
     prompt_tokens: int
     """Tokens of the whole prompt, those of the image included."""
     seconds: float

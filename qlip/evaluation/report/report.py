@@ -154,7 +154,7 @@ def _uncut_lines(kinds: dict[tuple[str, str, str], list[Result]]) -> dict[str, t
     """Scores over size of the cells without a quadtree, by position; only where there are two sizes or more."""
     lines = {}
     for (criterion, crop, position), cells in sorted(kinds.items()):
-        points = sorted((run.cell.size, run.score.value) for run in cells if run.cell.size)
+        points = sorted((run.cell.size, run.score.value) for run in cells if isinstance(run.cell.size, int))
         if criterion == UNCUT and len(points) > 1:
             name = f"{position}{', square' if crop == 'square' else ''}"
             lines[name] = (np.array([size for size, _ in points]), np.array([value for _, value in points]))
@@ -165,7 +165,7 @@ def _budget_lines(kinds: dict[tuple[str, str, str], list[Result]]) -> dict[int |
     """Curves of the cells with a token budget, by size and criterion; where a size has two criteria or more."""
     sizes: dict[int | str, dict[str, figures.Curve]] = {}
     for (criterion, crop, position), cells in sorted(kinds.items()):
-        if crop == "patch" and not position:
+        if crop in ("model", "patch") and not position:
             for curve in figures.curves(run for run in cells if run.cell.max_tokens is not None):
                 sizes.setdefault(curve.size, {})[criterion] = curve
     return {size: lines for size, lines in sizes.items() if len(lines) > 1}

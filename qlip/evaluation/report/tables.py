@@ -139,9 +139,9 @@ def cell_table(groups: Sequence[Group]) -> Table:
     for group in groups:
         for run in [*group.baselines.values(), *group.cells]:
             against = ""
-            if group.baseline is not None and run is not group.baseline:
-                primary = group.benchmark.primary
-                against = delta(compare(group.benchmark, run.records, group.baseline.records)[primary])
+            rival = group.rival(run)
+            if rival is not None and run is not rival:
+                against = delta(compare(group.benchmark, run.records, rival.records)[group.benchmark.primary])
             tokens, unparsed = f"{run.percent:.1f}", f"{100 * run.unparsed:.1f}"
             asked = str(run.data["questions"])
             rows.append([group.name, run.label, number(run.score), against, tokens, unparsed, asked, run.folder.name])
@@ -162,7 +162,7 @@ def budget_table(group: Group, name: str, size: int | str) -> Table:
     runs: dict[tuple[int, str], Result] = {}
     for run in sorted(group.cells, key=lambda run: run.cell.seed):
         cell = run.cell
-        plain = cell.crop == "patch" and not cell.position and run.size == size
+        plain = cell.crop in ("model", "patch") and not cell.position and run.size == size
         if plain and cell.max_tokens is not None:
             runs.setdefault((cell.max_tokens, cell.criterion), run)
     rows = []

@@ -1,36 +1,31 @@
-"""The two arms of every comparison, loaded the same way: a stock LLaVA, or the same one converted."""
+"""The two arms of every comparison, loaded the same way: a stock model with its own processor, or the same one converted."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypedDict
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from transformers import AutoProcessor, LlavaForConditionalGeneration, LlavaProcessor, PreTrainedConfig
+from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForConditionalGeneration
 
 from qlip.conversion import convert, restore
 from qlip.core.quadtree import Quadtree
 from qlip.evaluation.cell import Vision
 from qlip.evaluation.names import Dtype, Style
-from qlip.families.base import Converted
-from qlip.images.pixels import Pair
+from qlip.evaluation.run.prompts import prompt
+from qlip.evaluation.run.stock import StockProcessor
+from qlip.families import FAMILIES, Converted
 from qlip.images.read import ImageLike, pad_to_square, to_rgb
 from qlip.shipped import shipped
 from qlip.zoo.position_file import saved_position
 
-Pixels = Tensor | list[Pair]  # (B, 3, n, n) of a stock model, a pair for each image of a converted one
+Value = Tensor | list[Any]  # a list where a converted processor makes one: a pair or the leaves of each image
+Inputs = Mapping[str, Value]  # what a processor returns and a model takes, by the names of the family
 
-_LLAVA = (
-    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, and "
-    "polite answers to the user's questions. USER: <image>\n{} ASSISTANT:"
-)
-_VLMEVALKIT = (
-    "A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, detailed, and "
-    "polite answers to the human's questions. USER:  <image> {} ASSISTANT: "
-)
-# Written out rather than rendered: chat templates leave the system sentence out, and one revision prints it twice.
-CHATS: dict[Style, str] = {"llava": _LLAVA, "vlmevalkit": _VLMEVALKIT, "lmms": _LLAVA}
+# What a processor returns a value for each token of; everything else is about images.
+TOKEN_WISE = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
 
 
 @dataclass(frozen=True)
@@ -38,69 +33,92 @@ class PreparedQuestion:
     """One question, ready for the model.
 
     Attributes:
-        input_ids: Tokens of the prompt, ``(L,)``.
-        pixel_values: A tensor ``(1, 3, n, n)``, or a list with one pair.
+        inputs: What the model takes, a batch of one.
         tokens: Number of image tokens in the prompt.
+        baseline_tokens: Image tokens that the stock model spends on this picture, at its own settings.
     """
 
-    input_ids: Tensor
-    pixel_values: Pixels
+    inputs: Inputs
     tokens: int
+    baseline_tokens: int
 
-
-class ModelInputs(TypedDict):
-    """What ``generate`` takes for ``B`` questions: tokens and mask ``(B, L)``, and the images of all."""
-
-    input_ids: Tensor
-    attention_mask: Tensor
-    pixel_values: Pixels
+    @property
+    def input_ids(self) -> Tensor:
+        """Tokens of the prompt, ``(L,)``."""
+        ids = self.inputs["input_ids"]
+        assert isinstance(ids, Tensor)
+        return ids[0]
 
 
 class Arm:
     """A model and all that turns a question into its input.
 
     Args:
-        model: A LLaVA, converted or not.
+        model: A model of images and words, converted or not.
         processor: The processor that goes with it.
         vision: How it sees.
+        stock: The processor that goes with the stock model, if that is another.
     """
 
-    def __init__(self, model: LlavaForConditionalGeneration, processor: LlavaProcessor, vision: Vision) -> None:
+    def __init__(self, model: Any, processor: Any, vision: Vision, stock: Any = None) -> None:
         self.model, self.processor, self.vision = model, processor, vision
-        config = _vision_config(model)
-        self.baseline_tokens = (config.image_size // config.patch_size) ** 2
+        self.stock = StockProcessor(stock or processor, model.config.image_token_id)
         self.pad_id = processor.tokenizer.pad_token_id
 
+    def prompt(self, question: str, style: Style) -> str:
+        """The question in the model's own frame, see `qlip.evaluation.run.prompts.prompt`."""
+        return prompt(self.model, self.processor, question, style)
+
     def prepare(self, image: ImageLike, text: str, seed: int) -> PreparedQuestion:
-        """Picture and text ``<image>`` included; ``seed`` decides what a random criterion draws."""
+        """Picture and prompt, the picture's mark included; ``seed`` decides what a random criterion draws."""
         picture = to_rgb(image)
+        baseline_tokens = self.stock.tokens(*picture.size)
+        options = self._scaling(*picture.size)
         if self.vision.baseline == "pad":
             picture = pad_to_square(picture, tuple(self.processor.image_processor.image_mean))
+        begin = self.processor.tokenizer.bos_token
+        once = {"add_special_tokens": False} if begin and text.startswith(begin) else {}  # templates may write it
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            inputs = self.processor(images=[picture], text=[text], return_tensors="pt")
-        ids = inputs["input_ids"][0]
-        return PreparedQuestion(ids, inputs["pixel_values"], int((ids == self.model.config.image_token_id).sum()))
+            output = self.processor(images=[picture], text=[text], return_tensors="pt", **once, **options)
+        inputs = {name: value for name, value in output.items() if name != "labels"}  # PaliGemma's, for training
+        tokens = int((inputs["input_ids"] == self.stock.placeholder_id).sum())
+        return PreparedQuestion(inputs, tokens, baseline_tokens)
+
+    def _scaling(self, width: int, height: int) -> dict[str, object]:
+        """Options of the call with which the stock model keeps to a budget."""
+        if self.vision.baseline != "own" or self.vision.max_tokens is None:
+            return {}
+        return {"images_kwargs": dict(self.stock.within(self.vision.max_tokens, width, height))}
 
     def cost(self, width: int, height: int) -> int:
         """The most image tokens that a picture can take, from its size alone; what batches are sorted by."""
         if self.vision.baseline:
-            return self.baseline_tokens
-        h, w = self.processor.image_processor.settings.grid(height, width)
-        return min(h * w, self.vision.max_tokens or h * w)
+            most = self.stock.tokens(width, height)
+        else:
+            h, w = self.processor.image_processor.settings.grid(height, width)
+            most = h * w
+        return most if self.vision.baseline in ("crop", "pad") else min(most, self.vision.max_tokens or most)
 
-    def collate(self, items: Sequence[PreparedQuestion]) -> ModelInputs:
-        """Pad on the left, images side by side: what ``generate`` takes."""
+    def collate(self, items: Sequence[PreparedQuestion]) -> dict[str, Value]:
+        """Prompts padded on the left, images side by side: what ``generate`` takes."""
         longest = max(len(item.input_ids) for item in items)
-        ids = torch.full((len(items), longest), self.pad_id, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for i, item in enumerate(items):
-            ids[i, longest - len(item.input_ids) :] = item.input_ids
-            mask[i, longest - len(item.input_ids) :] = 1
-        tensors = [item.pixel_values for item in items if isinstance(item.pixel_values, Tensor)]
-        pairs = [pair for item in items if not isinstance(item.pixel_values, Tensor) for pair in item.pixel_values]
-        pixels = torch.cat(tensors) if tensors else pairs
-        return {"input_ids": ids, "attention_mask": mask, "pixel_values": pixels}
+        batch: dict[str, Value] = {}
+        for name in items[0].inputs:
+            values = [item.inputs[name] for item in items]
+            tensors = [value for value in values if isinstance(value, Tensor)]
+            if name in TOKEN_WISE:
+                fill = self.pad_id if name == "input_ids" else 0
+                batch[name] = torch.cat([F.pad(t, (longest - t.shape[1], 0), value=fill) for t in tensors])
+            elif tensors:
+                batch[name] = _side_by_side(tensors)
+            else:
+                batch[name] = [each for value in values for each in value]
+        return batch
+
+    def to(self, inputs: Inputs, device: torch.device | str) -> dict[str, Value]:
+        """Inputs on a device, dense pixels in the model's dtype: stock models leave that to the caller."""
+        return {name: _to(value, device, self.model.dtype) for name, value in inputs.items()}
 
     def encode(self, text: str) -> Tensor:
         """Tokens of a continuation, ``(L,)``, without special ones."""
@@ -111,10 +129,36 @@ class Arm:
         return [text.strip() for text in self.processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
 
 
+def _side_by_side(tensors: Sequence[Tensor]) -> Tensor:
+    """Images of several questions in one tensor; zeros make up for fewer tiles or smaller pictures, as processors do."""
+    shape = [max(sizes) for sizes in zip(*(tensor.shape[1:] for tensor in tensors), strict=True)]
+    padded = []
+    for tensor in tensors:
+        missing = [most - have for most, have in zip(shape, tensor.shape[1:], strict=True)]
+        padded.append(F.pad(tensor, [edge for extra in reversed(missing) for edge in (0, extra)]))
+    return torch.cat(padded)
+
+
+def _to(value: Any, device: torch.device | str, dtype: torch.dtype) -> Any:
+    """Move tensors, in lists of pairs too, and cast those that stand alone: a converted model casts pairs for itself."""
+    if isinstance(value, Tensor):
+        return value.to(device, dtype if value.is_floating_point() else None)
+    if isinstance(value, list | tuple):
+        return type(value)(each.to(device) if isinstance(each, Tensor) else _to(each, device, dtype) for each in value)
+    return value
+
+
 @lru_cache(maxsize=1)  # the cells of a sweep share the model, which takes minutes to read
-def _load(source: str, revision: str | None, dtype: Dtype) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
+def _load(source: str, revision: str | None, dtype: Dtype) -> tuple[Any, Any]:
     revision = revision or "main"
-    model = LlavaForConditionalGeneration.from_pretrained(source, revision=revision, dtype=getattr(torch, dtype))
+    try:
+        model = AutoModelForImageTextToText.from_pretrained(source, revision=revision, dtype=getattr(torch, dtype))
+    except ValueError as error:
+        if "Unrecognized configuration class" not in str(error):
+            raise
+        raise ValueError(
+            f"model: got {source!r}, which does not answer in words about images; takes a {_known()}"
+        ) from error
     return model.eval(), AutoProcessor.from_pretrained(source, revision=revision)
 
 
@@ -122,29 +166,42 @@ def load_arm(source: str, vision: Vision, revision: str | None = None, dtype: Dt
     """Load a model once, and convert it or put it back as the arm demands.
 
     Args:
-        source: Hub id or folder of a LLaVA, converted before or not, or ``pocket-llava``.
+        source: Hub id or folder of a model of images and words, converted before or not, or ``pocket-llava``.
         vision: How the arm sees.
         revision: Commit, branch or tag of a Hub id; the newest commit if not given.
         dtype: Number format that the weights are loaded in.
 
     Raises:
         OSError: if there is no such model.
-        ValueError: if an option is not taken.
+        ValueError: if an option is not taken, or the model is of a kind that cannot be converted.
     """
     source = shipped(source)
-    model, processor = _load(source, revision, dtype)
+    model, stock = _load(source, revision, dtype)
     if isinstance(model, Converted):
         restore(model)
     if vision.baseline:
-        return Arm(model, processor, vision)
-    patch = _vision_config(model).patch_size
-    tree = Quadtree(vision.alpha, vision.criterion, vision.max_tokens, patch, vision.cover)
-    position = vision.position or saved_position(source) or "solve"
-    model, processor = convert(model, processor, position=position, quadtree=tree, size=vision.size, crop=vision.crop)
-    return Arm(model, processor, vision)
+        if vision.baseline != "own" and not isinstance(model, LlavaForConditionalGeneration):
+            raise ValueError(
+                f"baseline: got {vision.baseline!r}, which is for LLaVA-1.5; for a {type(model).__name__} takes 'own'"
+            )
+        return Arm(model, stock, vision)
+    if type(model) not in FAMILIES:
+        raise ValueError(
+            f"model: got {source!r}, a {type(model).__name__}, which only --baseline own measures; to be converted, takes "
+            f"a {_known()}"
+        )
+    model, processor = convert(
+        model,
+        stock,
+        position=vision.position or saved_position(source),
+        quadtree=Quadtree(vision.alpha, vision.criterion, vision.max_tokens, cover=vision.cover),
+        size=vision.size,
+        crop=None if vision.crop == "model" else vision.crop,
+    )
+    return Arm(model, processor, vision, stock)
 
 
-def _vision_config(model: LlavaForConditionalGeneration) -> PreTrainedConfig:
-    config = model.config.vision_config
-    assert isinstance(config, PreTrainedConfig), "a loaded model has its configuration parsed"
-    return config
+def _known() -> str:
+    """The classes of models that are converted and answer in words."""
+    names = sorted(kind.__name__ for kind in FAMILIES if kind.__name__.endswith("ForConditionalGeneration"))
+    return f"{', '.join(names[:-1])} or {names[-1]}"

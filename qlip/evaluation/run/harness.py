@@ -1,4 +1,4 @@
-"""A converted LLaVA as a model of lmms-eval (extra ``lmms-eval``): ``--model qlip``.
+"""A converted model as a model of lmms-eval (extra ``lmms-eval``): ``--model qlip``.
 
     lmms-eval --model qlip --model_args pretrained=llava-hf/llava-1.5-7b-hf,size=476,alpha=1.3 --tasks vstar_bench
 
@@ -15,7 +15,7 @@ from torch import nn
 
 from qlip.evaluation.cell import Vision
 from qlip.evaluation.names import Dtype
-from qlip.evaluation.run.arm import CHATS, load_arm
+from qlip.evaluation.run.arm import load_arm
 from qlip.images.read import ImageLike
 
 MANIFEST = ModelManifest("qlip", simple_class_path="qlip.evaluation.run.harness.QlipLlava")
@@ -35,10 +35,10 @@ class Request(Protocol):
 
 
 class QlipLlava(lmms):
-    """LLaVA-1.5, converted, or stock with ``baseline``; the same arm as ``evaluate.py vqa`` measures.
+    """A model of images and words, converted, or stock with ``baseline``; the same arm as ``evaluate.py vqa`` measures.
 
     Args:
-        pretrained: Hub id or folder of a LLaVA.
+        pretrained: Hub id or folder of a model of a family in docs/models.md.
         revision: Commit, branch or tag of a Hub id; the newest commit if not given.
         dtype: Number format that the weights are loaded in: float32, bfloat16 or float16.
         device: Device to compute on, as torch names it.
@@ -89,20 +89,15 @@ class QlipLlava(lmms):
         items = []
         for context, _, to_visual, document, task, split in (request.args for request in batch):
             (image,) = to_visual(self.task_dict[task][split][document])
-            items.append(self.arm.prepare(image, CHATS["llava"].format(context.replace("<image>", "").strip()), 0))
-        inputs = self.arm.collate(items)
+            question = context.replace("<image>", "").strip()
+            items.append(self.arm.prepare(image, self.arm.prompt(question, "llava"), 0))
+        inputs = self.arm.to(self.arm.collate(items), self.where)
         generation = batch[0].args[1]
-        ids, mask, pixels = inputs["input_ids"], inputs["attention_mask"], inputs["pixel_values"]
-        if isinstance(pixels, torch.Tensor):
-            pixels = pixels.to(self.where, self.arm.model.dtype)
         tokens = self.arm.model.generate(
-            input_ids=ids.to(self.where),
-            attention_mask=mask.to(self.where),
-            pixel_values=pixels,
-            max_new_tokens=generation.get("max_new_tokens", 128),
-            do_sample=False,
+            **inputs, max_new_tokens=generation.get("max_new_tokens", 128), do_sample=False
         )
-        return [_until(text, generation.get("until") or []) for text in self.arm.decode(tokens[:, ids.shape[1] :])]
+        longest = max(len(item.input_ids) for item in items)
+        return [_until(text, generation.get("until") or []) for text in self.arm.decode(tokens[:, longest:])]
 
     def loglikelihood(self, requests: list[Request]) -> list[tuple[float, bool]]:
         """Not asked for by the paper's seven tasks.

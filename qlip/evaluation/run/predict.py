@@ -1,5 +1,6 @@
 """Asking questions with Lightning: batches sorted by tokens, shared out over devices, every answer on disk at once."""
 
+import copy
 import time
 import zlib
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from qlip.evaluation.benchmarks.base import Benchmark, Question, Record
 from qlip.evaluation.benchmarks.source import Source
 from qlip.evaluation.journal import Journal
 from qlip.evaluation.names import Style
-from qlip.evaluation.run.arm import Arm, ModelInputs, Pixels, PreparedQuestion
+from qlip.evaluation.run.arm import Arm, Inputs, PreparedQuestion
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class QuestionBatch:
 
     questions: list[Question]
     items: list[PreparedQuestion]
-    inputs: ModelInputs
+    inputs: Inputs
 
 
 class Batches(Sampler[list[int]]):
@@ -59,8 +60,8 @@ class Batches(Sampler[list[int]]):
 class PreparedQuestions(Dataset[tuple[Question, PreparedQuestion]]):
     """Questions as an arm wants them: picture read and cut, prompt in tokens."""
 
-    def __init__(self, questions: Sequence[Question], source: Source, arm: Arm, chat: str) -> None:
-        self.questions, self.source, self.arm, self.chat = questions, source, arm, chat
+    def __init__(self, questions: Sequence[Question], source: Source, arm: Arm, style: Style) -> None:
+        self.questions, self.source, self.arm, self.style = questions, source, arm, style
 
     def __len__(self) -> int:
         return len(self.questions)
@@ -70,7 +71,7 @@ class PreparedQuestions(Dataset[tuple[Question, PreparedQuestion]]):
         # by its name, so that an answer does not hang on the batch, the rank, or how often a run was stopped
         seed = zlib.crc32(f"{self.arm.vision.seed}:{question.id}".encode())
         image = self.source.image(question.row)
-        return question, self.arm.prepare(image, self.chat.format(question.prompt), seed)
+        return question, self.arm.prepare(image, self.arm.prompt(question.prompt, self.style), seed)
 
 
 class QuestionData(L.LightningDataModule):
@@ -80,7 +81,7 @@ class QuestionData(L.LightningDataModule):
         questions: All questions, answered ones included.
         source: Has their pictures.
         arm: Prepares them for its model.
-        chat: Frame of the conversation, with ``{}`` where the question belongs.
+        style: Whose prompts are used.
         journal: Knows which questions are answered.
         batch_size: Questions in a batch on each device.
         workers: Processes that read and cut pictures.
@@ -91,13 +92,13 @@ class QuestionData(L.LightningDataModule):
         questions: Sequence[Question],
         source: Source,
         arm: Arm,
-        chat: str,
+        style: Style,
         journal: Journal,
         batch_size: int,
         workers: int,
     ) -> None:
         super().__init__()
-        self.questions, self.source, self.arm, self.chat, self.journal = questions, source, arm, chat, journal
+        self.questions, self.source, self.arm, self.style, self.journal = questions, source, arm, style, journal
         self.batch_size, self.workers = batch_size, workers
 
     def predict_dataloader(self) -> DataLoader[tuple[Question, PreparedQuestion]]:
@@ -109,7 +110,7 @@ class QuestionData(L.LightningDataModule):
         questions = [question for question in self.questions if question.id not in done]
         sizes = self.source.sizes()
         costs = [self.arm.cost(*sizes[question.row]) for question in questions]
-        dataset = PreparedQuestions(questions, self.source, self.arm, self.chat)
+        dataset = PreparedQuestions(questions, self.source, self.arm, self.style)
         batches = Batches(costs, self.batch_size, trainer.global_rank, trainer.world_size)
         return DataLoader(dataset, batch_sampler=batches, collate_fn=self._collate, num_workers=self.workers)
 
@@ -153,38 +154,36 @@ class Answering(L.LightningModule):
         self.journal.append([self._record(*triple, seconds) for triple in triples])
         return len(answers)
 
-    def generate(self, inputs: ModelInputs) -> list[str]:
+    def generate(self, inputs: Inputs) -> list[str]:
         """Greedy answers to a batch."""
-        tokens = self.model.generate(
-            **self._cast(inputs), max_new_tokens=self.max_new_tokens, do_sample=False, num_beams=1
-        )
-        return self.arm.decode(tokens[:, inputs["input_ids"].shape[1] :])
+        cast = self.arm.to(inputs, self.device)
+        tokens = self.model.generate(**cast, max_new_tokens=self.max_new_tokens, do_sample=False, num_beams=1)
+        return self.arm.decode(tokens[:, len(cast["input_ids"][0]) :])
 
     def likeliest(self, question: Question, item: PreparedQuestion) -> str:
         """The candidate with the lowest mean loss over its tokens (V*'s own way)."""
-        ends = [self.arm.encode(candidate) for candidate in question.candidates]
-        items = [PreparedQuestion(torch.cat([item.input_ids, end]), item.pixel_values, item.tokens) for end in ends]
-        inputs = self.arm.collate(items)
-        inputs = ModelInputs(
-            input_ids=inputs["input_ids"].to(self.device),
-            attention_mask=inputs["attention_mask"].to(self.device),
-            pixel_values=_to(inputs["pixel_values"], self.device),
-        )
-        logits = self.model(**self._cast(inputs)).logits.float()
+        return question.candidates[int(self.losses(item, question.candidates).argmin())]
+
+    def losses(self, item: PreparedQuestion, candidates: Sequence[str]) -> Tensor:
+        """Mean loss of the tokens of each candidate as an answer, ``(len(candidates),)``.
+
+        The prompt is read once and each candidate is said after it, as an answer would be: in one piece with the prompt,
+        families whose prompts look ahead (PaliGemma) would let candidates look ahead too.
+        """
+        read = self.model(**self.arm.to(item.inputs, self.device), use_cache=True)
+        kept = "cache" if "cache" in read else "past_key_values"  # renamed by transformers 5.24
         losses = []
-        for i, end in enumerate(ends):  # padded on the left, so every prompt ends with its candidate
-            predicted = logits[i, -len(end) - 1 : -1]
-            losses.append(F.cross_entropy(predicted, end.to(predicted.device)))
-        return question.candidates[int(torch.stack(losses).argmin())]
+        for candidate in candidates:
+            said = self.arm.encode(candidate).to(self.device)
+            own = {kept: copy.deepcopy(read[kept])}  # what is said is written to it
+            # Without a mask, which families with M-RoPE would take for the places of the whole prompt.
+            logits = torch.cat([read.logits[0, -1:], self.model(input_ids=said[None], **own).logits[0, :-1]])
+            losses.append(F.cross_entropy(logits.float(), said.to(logits.device)))
+        return torch.stack(losses)
 
     def on_predict_end(self) -> None:
         """Wait until every rank has written its answers."""
         self.trainer.strategy.barrier("answers")
-
-    def _cast(self, inputs: ModelInputs) -> ModelInputs:
-        """The stock model wants pixels in its own dtype; a converted one casts for itself."""
-        pixels = inputs["pixel_values"]
-        return {**inputs, "pixel_values": pixels.to(self.model.dtype)} if isinstance(pixels, Tensor) else inputs
 
     def _record(self, question: Question, item: PreparedQuestion, raw: str, seconds: float) -> Record:
         parsed = raw if question.candidates else self.benchmark.parse(raw, question.options, self.style)
@@ -198,14 +197,7 @@ class Answering(L.LightningModule):
             "group": question.group,
             "unit": question.unit or question.id,
             "tokens": item.tokens,
-            "baseline_tokens": self.arm.baseline_tokens,
+            "baseline_tokens": item.baseline_tokens,
             "prompt_tokens": len(item.input_ids),
             "seconds": round(seconds, 6),
         }
-
-
-def _to(pixels: Pixels, device: torch.device) -> Pixels:
-    """Move a tensor, or a list of pairs of tensors."""
-    if isinstance(pixels, Tensor):
-        return pixels.to(device)
-    return [(patches.to(device), leaves.to(device)) for patches, leaves in pixels]

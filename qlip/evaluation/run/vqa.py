@@ -18,7 +18,7 @@ from qlip.evaluation.benchmarks.source import Source
 from qlip.evaluation.cell import Cell, Run
 from qlip.evaluation.journal import Journal
 from qlip.evaluation.results import PREDICTIONS, RESULT, DataDescription, Evaluation, ResultFile
-from qlip.evaluation.run.arm import CHATS, Arm, load_arm
+from qlip.evaluation.run.arm import Arm, load_arm
 from qlip.evaluation.run.predict import Answering, QuestionData
 from qlip.evaluation.statistics import score, summary
 from qlip.files import write_json
@@ -72,8 +72,7 @@ def ask(cell: Cell, run: Run, arm: Arm, source: Source, questions: Sequence[Ques
         callbacks=[RichProgressBar()],
     )
     module = Answering(arm, benchmark, cell.prompt_style, longest, journal)
-    chat = CHATS[cell.prompt_style]
-    data = QuestionData(questions, source, arm, chat, journal, run.batch_size, run.workers)
+    data = QuestionData(questions, source, arm, cell.prompt_style, journal, run.batch_size, run.workers)
     trainer.predict(module, datamodule=data, return_predictions=False)
 
 

@@ -11,7 +11,8 @@ from types import ModuleType
 import pytest
 
 from qlip.evaluation.cell import Vision
-from qlip.evaluation.run.arm import CHATS, load_arm
+from qlip.evaluation.run.arm import load_arm
+from qlip.evaluation.run.prompts import CHATS
 from tests.families.tiny_llava import scene
 
 Instance = namedtuple("Instance", "args")

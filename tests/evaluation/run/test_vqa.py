@@ -9,8 +9,9 @@ from qlip.cli import main
 from qlip.evaluation.benchmarks import BENCHMARKS
 from qlip.evaluation.cell import Cell, Run
 from qlip.evaluation.journal import Journal
-from qlip.evaluation.run.arm import CHATS, load_arm
+from qlip.evaluation.run.arm import load_arm
 from qlip.evaluation.run.predict import Answering, Batches
+from qlip.evaluation.run.prompts import CHATS
 from qlip.evaluation.run.vqa import run_vqa
 from qlip.images.read import to_rgb
 from tests.evaluation.local_data import PAPER
@@ -129,7 +130,7 @@ def test_the_stock_arm_is_the_stock_model(baseline, cell, data_folders, tmp_path
         padded.paste(picture, (0, 77))
         picture = padded
     expected = arm.processor(images=[picture], text=["<image> what ?"], return_tensors="pt")
-    assert prepared.pixel_values.equal(expected["pixel_values"])
+    assert prepared.inputs["pixel_values"].equal(expected["pixel_values"])
     assert prepared.input_ids.equal(expected["input_ids"][0])
 
 
