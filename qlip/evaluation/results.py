@@ -66,6 +66,8 @@ class ResultFile(Evaluation):
     """Fields of the `Cell` that was measured."""
     data: DataDescription
     """What was asked."""
+    unreadable: list[str]
+    """Ids of the questions whose pictures could not be read; results of qlip 0.1 lack the field."""
     batch_size: int
     """Questions in a batch on each device."""
     versions: dict[str, str]

@@ -13,9 +13,10 @@ from transformers.processing_utils import ImagesKwargs, MultiModalData
 
 from qlip.families.hub import find_file
 from qlip.families.placeholders import check_placeholders
+from qlip.images.fetch import fetched
 from qlip.images.pixels import pack, token_counts
 from qlip.images.processor import OPTIONS, PROCESSOR_FILE, QlipImageProcessor
-from qlip.images.read import ImageLike
+from qlip.images.read import ImageLike, to_rgb
 
 Images = ImageLike | Sequence[ImageLike] | Sequence[Sequence[ImageLike]]
 
@@ -36,6 +37,7 @@ class LeafImageProcessor(BaseImageProcessor):
 
     Modifications of `transformers.BaseImageProcessor` (5.23 to 5.24):
     - ``preprocess`` returns ``pixel_values`` as a list with a pair for each image, see `qlip.images.pixels`;
+    - pictures are read by `qlip.images.read` alone, so that a path gives the same pixels as the picture in it;
     - takes the options of `QlipImageProcessor.with_options` and no others.
 
     Args:
@@ -64,6 +66,13 @@ class LeafImageProcessor(BaseImageProcessor):
     def count_tokens(self, images: Images, **options: object) -> list[int]:
         """Patches that each image will take, see `QlipImageProcessor.count_tokens`."""
         return self.settings.count_tokens(self._flat(images), **options)
+
+    def fetch_images(self, image_url_or_urls: Any) -> Any:
+        """The same nested lists with every picture as `to_rgb` reads it; batches of arrays become lists."""
+        images = image_url_or_urls
+        if isinstance(images, list | tuple) or getattr(images, "ndim", 3) == 4:
+            return [self.fetch_images(image) for image in images]
+        return to_rgb(fetched(images) if isinstance(images, str) else images)
 
     def _flat(self, images: Any) -> list[ImageLike]:
         """Pictures in a plain list; addresses and paths are fetched."""

@@ -16,6 +16,7 @@ from qlip.core.quadtree import Leaves, Quadtree
 from qlip.files import write_json
 from qlip.images.names import Crop, Pad
 from qlip.images.read import (
+    MAX_PIXELS,
     ImageLike,
     centre_crop,
     normalise,
@@ -27,6 +28,9 @@ from qlip.images.read import (
 
 OPTIONS = ("alpha", "max_tokens", "size", "crop", "pad")
 PROCESSOR_FILE = "qlip.json"
+MAX_PREPARED = (
+    2**24
+)  # pixels after scaling: 4096 x 4096, 85,000 patches of 14; in floats and their scores, most of a gigabyte
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,8 @@ class QlipImageProcessor:
     """Resize, crop to whole patches, normalise, and cut along a quadtree.
 
     Attributes:
-        size: Shortest edge in pixels after resizing, aspect kept; None leaves the image at its native size.
+        size: Shortest edge in pixels after resizing, aspect kept; None leaves the image at its native size, and enlarges one
+            that is smaller than a patch.
         crop: ``"patch"`` trims each side to whole patches, from the centre; ``"square"`` cuts the centred square, which
             with ``size=336`` is Hugging Face's preprocessing of CLIP; ``"units"`` cuts nothing off, each side is scaled to the
             nearest whole number of the quadtree's patches.
@@ -71,7 +76,7 @@ class QlipImageProcessor:
             options: For this call alone, see `with_options`.
 
         Raises:
-            ValueError: if an image is smaller than a patch, or no image is given.
+            ValueError: if an image is too large after scaling, see `grid`, or no image is given.
         """
         settings = self.with_options(**options)
         cut = (settings.cut(image) for image in _as_list(images))
@@ -154,7 +159,7 @@ class QlipImageProcessor:
         """The prepared image ``(3, H, W)`` and its leaves.
 
         Raises:
-            ValueError: if the image is smaller than a patch, or the token budget smaller than the fewest leaves.
+            ValueError: if the image is too large after scaling, or the token budget smaller than the fewest leaves.
         """
         prepared = self.prepare(image)
         return prepared, self.quadtree.batch(prepared[None])[0]
@@ -163,7 +168,7 @@ class QlipImageProcessor:
         """Resize, crop and normalise: ``(3, H, W)`` float32, both sides whole patches.
 
         Raises:
-            ValueError: if the image is smaller than a patch.
+            ValueError: if the image has more than `MAX_PREPARED` pixels after scaling.
         """
         return normalise(self.view(image), self.mean, self.std)
 
@@ -171,7 +176,7 @@ class QlipImageProcessor:
         """The part of the picture that the encoder sees, as an RGB image whose sides are whole patches.
 
         Raises:
-            ValueError: if the image is smaller than a patch.
+            ValueError: if the image has more than `MAX_PREPARED` pixels after scaling.
         """
         picture = to_rgb(image)
         h, w = self.grid(picture.height, picture.width)
@@ -180,31 +185,40 @@ class QlipImageProcessor:
         p = self.quadtree.patch_size
         if self.crop == "units":
             return picture.resize((w * p, h * p), Image.Resampling.BICUBIC)
-        if self.size is not None:
-            picture = resize_shortest_edge(picture, self.size)
+        size = self._shortest_edge(picture.height, picture.width)
+        if size is not None:
+            picture = resize_shortest_edge(picture, size)
         return centre_crop(picture, h * p, w * p)
+
+    def _shortest_edge(self, height: int, width: int) -> int | None:
+        """What a picture is scaled to, None for its own size; one smaller than a patch is enlarged to one."""
+        p = self.quadtree.patch_size
+        return p if self.size is None and min(height, width) < p else self.size
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of patches that a picture of ``height x width`` pixels becomes: what a uniform grid would cost.
 
         Raises:
-            ValueError: if the image is smaller than a patch.
+            ValueError: if the image has more than `MAX_PREPARED` pixels after scaling.
         """
         if self.pad == "square":
             height = width = max(height, width)
-        if self.size is not None:
-            height, width = shortest_edge_shape(height, width, self.size)
-        p = self.quadtree.patch_size
-        if self.crop == "units":
-            return max(round(height / p), 1), max(round(width / p), 1)
+        p, got, size = self.quadtree.patch_size, f"{width} x {height}", self._shortest_edge(height, width)
+        if size is not None:
+            height, width = shortest_edge_shape(height, width, size)
         h, w = height // p, width // p
-        if not h or not w:
+        if self.crop == "units":
+            h, w = max(round(height / p), 1), max(round(width / p), 1)
+        elif self.crop == "square":
+            h = w = min(h, w)
+        if height * width > MAX_PIXELS or h * w * p * p > MAX_PREPARED:
             raise ValueError(
-                f"image: got {width} x {height} pixels, less than one patch of {p}; set size to enlarge it"
+                f"image: got {got} pixels, which size={self.size} makes {width} x {height}; takes at most {MAX_PREPARED:,} "
+                f"pixels after scaling and cropping. Set a smaller size"
             )
-        return (min(h, w), min(h, w)) if self.crop == "square" else (h, w)
+        return h, w
 
 
 def _as_list(images: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:
     """One image as a list of one."""
-    return list(images) if isinstance(images, Sequence) and not isinstance(images, str) else [images]  # type: ignore[list-item]
+    return list(images) if isinstance(images, Sequence) and not isinstance(images, str | bytes) else [images]  # type: ignore[list-item]

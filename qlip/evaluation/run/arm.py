@@ -15,7 +15,7 @@ from qlip.evaluation.cell import Vision
 from qlip.evaluation.names import Dtype, Style
 from qlip.families.base import Converted
 from qlip.images.pixels import Pair
-from qlip.images.read import ImageLike, pad_to_square, to_rgb
+from qlip.images.read import ImageLike, check_size, pad_to_square, to_rgb
 from qlip.shipped import shipped
 from qlip.zoo.position_file import saved_position
 
@@ -83,10 +83,17 @@ class Arm:
         return PreparedQuestion(ids, inputs["pixel_values"], int((ids == self.model.config.image_token_id).sum()))
 
     def cost(self, width: int, height: int) -> int:
-        """The most image tokens that a picture can take, from its size alone; what batches are sorted by."""
+        """The most image tokens that a picture can take, from its size alone; what batches are sorted by.
+
+        Zero for a picture that cannot be shown; preparing it will say why.
+        """
         if self.vision.baseline:
             return self.baseline_tokens
-        h, w = self.processor.image_processor.settings.grid(height, width)
+        try:
+            check_size(width, height)
+            h, w = self.processor.image_processor.settings.grid(height, width)
+        except ValueError:
+            return 0
         return min(h * w, self.vision.max_tokens or h * w)
 
     def collate(self, items: Sequence[PreparedQuestion]) -> ModelInputs:
