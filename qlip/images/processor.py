@@ -1,10 +1,11 @@
 """From pictures to ragged batches of patches: the preprocessing of every qlip model."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from PIL import Image
 from torch import Tensor
@@ -13,6 +14,7 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from qlip._version import __version__
 from qlip.core.patches import PatchBatch
 from qlip.core.quadtree import Leaves, Quadtree
+from qlip.core.rules import check_fields, check_names
 from qlip.files import write_json
 from qlip.images.names import Crop, Pad
 from qlip.images.read import (
@@ -59,11 +61,16 @@ class QlipImageProcessor:
     unit: int = 1
 
     def __post_init__(self) -> None:
-        if self.crop not in get_args(Crop):
-            raise ValueError(f"crop: got {self.crop!r}; takes {', '.join(map(repr, get_args(Crop)))}")
-        if self.pad not in (None, *get_args(Pad)):
-            raise ValueError(f"pad: got {self.pad!r}; takes 'square' or None")
-        if self.size is not None and (not isinstance(self.size, int) or self.size < self.quadtree.patch_size):
+        if not isinstance(self.quadtree, Quadtree):
+            raise TypeError(f"quadtree: got {self.quadtree!r}; takes a Quadtree, such as Quadtree(alpha=0.3)")
+        check_fields(self, "size", "crop", "pad", "unit")
+        for name, least in (("mean", -math.inf), ("std", 0.0)):
+            values = getattr(self, name)
+            if len(values) != 3 or not all(least < value < math.inf for value in values):
+                raise ValueError(
+                    f"{name}: got {values!r}; takes three finite numbers{', all above 0' if name == 'std' else ''}"
+                )
+        if self.size is not None and self.size < self.quadtree.patch_size:
             raise ValueError(
                 f"size: got {self.size}; takes at least one patch ({self.quadtree.patch_size} pixels), or None for native"
             )
@@ -136,9 +143,7 @@ class QlipImageProcessor:
             TypeError: for any other name.
             ValueError: for a value that is not taken.
         """
-        unknown = sorted(options.keys() - set(OPTIONS))
-        if unknown:
-            raise TypeError(f"options: got {', '.join(unknown)}; takes {', '.join(OPTIONS)}")
+        check_names("options", options, OPTIONS)
         if "alpha" in options:
             options = {"max_tokens": None, **options}
         tree = {name: options.pop(name) for name in ("alpha", "max_tokens") if name in options}

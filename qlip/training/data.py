@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from qlip.core.patches import PatchBatch
 from qlip.core.quadtree import Quadtree
+from qlip.core.rules import check
 from qlip.data.readable import check_unreadable, log_skipped
 from qlip.data.sources import Splits, find_pictures
 from qlip.images.processor import QlipImageProcessor
@@ -122,10 +123,11 @@ class QlipDataModule(L.LightningDataModule):
         low, high = (merge, merge) if isinstance(merge, int | float) else merge
         if not 0 <= low <= high <= 1:
             raise ValueError(f"merge: got {merge}; takes a probability, or two, the smaller first")
-        if tokens_at_once is not None and tokens_at_once < 1:
-            raise ValueError(
-                f"tokens_at_once: got {tokens_at_once}; takes a positive number of tokens, or None for no limit"
-            )
+        counts = {"batch_size": batch_size, "max_size": max_size, "val_limit": val_limit, "repeats": repeats}
+        for name, value in {**counts, "workers": workers, "tokens_at_once": tokens_at_once, "seed": seed}.items():
+            check(name, value)
+        for size in val_sizes:
+            check("max_size", size)
         self.root, self.download_to, self.cache_dir = root, download_to, Path(cache_dir).expanduser()
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
         self.tokens_at_once = tokens_at_once

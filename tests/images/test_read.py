@@ -297,14 +297,18 @@ def test_damaged_files_are_read_or_are_one_os_error(seed, tmp_path):
             "mode I with values from 0 to 255, which may be of any number",
         ),
         (np.zeros((4, 4, 3), object), ValueError, "got an array of object"),
-        (torch.zeros(3, 4, 4, device="meta"), ValueError, "without readable values"),
-        (torch.zeros(3, 4, 4).to_sparse(), ValueError, "without readable values"),
         (torch.zeros(2, 3, 4, 4), ValueError, "got an array of shape"),
     ],
 )
 def test_errors_say_what_is_taken(image, error, message):
     with pytest.raises(error, match=message):
         to_rgb(image)
+
+
+def test_a_tensor_without_values_is_refused():
+    for tensor in (torch.zeros(3, 4, 4, device="meta"), torch.zeros(3, 4, 4).to_sparse()):
+        with pytest.raises(ValueError, match="without readable values"):
+            to_rgb(tensor)
 
 
 def test_an_odd_margin_leaves_the_extra_pixel_at_the_end():
@@ -363,8 +367,8 @@ def test_images_of_any_kind_and_size_make_one_batch(tmp_path):
         (lambda: QlipImageProcessor(crop="centre"), "crop: got 'centre'; takes 'patch', 'square', 'units'"),
         (lambda: QlipImageProcessor(size=10), r"size: got 10; takes at least one patch \(14 pixels\), or None"),
         (
-            lambda: QlipImageProcessor(10**9)(RGB),
-            r"got 30 x 20 pixels, which size=1000000000 makes .* at most 16,777,216 pixels",
+            lambda: QlipImageProcessor(10**5)(RGB),
+            r"got 30 x 20 pixels, which size=100000 makes .* at most 16,777,216 pixels",
         ),
         (
             lambda: QlipImageProcessor(pad="square")(np.zeros((100, 10_000), np.uint8)),

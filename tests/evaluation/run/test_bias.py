@@ -186,7 +186,12 @@ def test_a_picture_that_cannot_be_read_is_left_out_and_counted(tmp_path, caplog,
     scene(64, 64, 0).save(tmp_path / "in" / "a.png")
     (tmp_path / "in" / "b.png").write_text("no picture")
     config = BiasConfig(
-        str(tmp_path / "in"), "random:64x1", sizes=(56, 56, 28), positions=("bicubic",), out=tmp_path / "out", device="cpu"
+        str(tmp_path / "in"),
+        "random:64x1",
+        sizes=(56, 56, 28),
+        positions=("bicubic",),
+        out=tmp_path / "out",
+        device="cpu",
     )
     run_bias(config)
     assert "b.png cannot be read" in caplog.text

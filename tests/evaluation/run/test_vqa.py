@@ -58,7 +58,7 @@ def test_command_line(cell, data_folders, tmp_path, capsys):
     [
         ({"benchmark": "gqa"}, "benchmark: got 'gqa'; known are vstar"),
         ({"scoring": "likelihood"}, "scoring: got 'likelihood'; pope takes 'letters'"),
-        ({"limit": 0}, "limit: got 0; takes a positive number"),
+        ({"limit": 0}, "limit: got 0; takes a whole number from 1"),
         ({"data": "/nowhere"}, "data: got /nowhere, which is no folder"),
     ],
 )
