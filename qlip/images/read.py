@@ -6,8 +6,6 @@ anything of it is decoded, and whatever its decoder raises becomes one ``OSError
 
 import io
 import math
-import os
-import stat
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +14,8 @@ import torch
 from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tvf
+
+from qlip.files import open_regular
 
 ImageLike = Image.Image | np.ndarray | Tensor | str | Path | bytes
 
@@ -44,7 +44,7 @@ def read_image(path: str | Path) -> Image.Image:
             the message names the file.
     """
     try:
-        with _open_regular(path) as file:
+        with open_regular(path, MAX_BYTES) as file:
             return _decode(file)
     except Exception as error:  # a decoder may raise anything, and one picture must not stop a training
         raise _unreadable(str(path), error) from error
@@ -58,7 +58,7 @@ def read_size(source: str | Path | bytes) -> tuple[int, int]:
     """
     try:
         with (
-            io.BytesIO(source) if isinstance(source, bytes) else _open_regular(source) as file,
+            io.BytesIO(source) if isinstance(source, bytes) else open_regular(source, MAX_BYTES) as file,
             _identify(file) as image,
         ):
             turned = _orientation(image) >= 5
@@ -113,17 +113,6 @@ def check_size(width: int, height: int) -> None:
             f"image: got {width} x {height} pixels; takes at most {MAX_PIXELS:,} pixels, and at most {MAX_ASPECT} times as "
             f"long as wide. Scale it down or cut it first"
         )
-
-
-def _open_regular(path: str | Path) -> BinaryIO:
-    """Open a regular file; a pipe or a device is refused before it is read, which could take for ever."""
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BYTES:
-        os.close(descriptor)
-        got = f"a file of {status.st_size:,} bytes" if stat.S_ISREG(status.st_mode) else "no regular file"
-        raise OSError(f"got {got}; takes a regular file of at most {MAX_BYTES:,} bytes")
-    return os.fdopen(descriptor, "rb")
 
 
 def _identify(file: BinaryIO) -> Image.Image:
