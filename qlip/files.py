@@ -201,8 +201,8 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 def _put(new: Path, folder: Path, ours: Sequence[str] | None) -> None:
     """Let ``new`` take the place of ``folder``; what was there, the user's files excepted, is left in the hidden folder."""
-    if not folder.exists():
-        new.rename(folder)
+    if not folder.is_dir():
+        new.rename(folder)  # fails where something other than a folder is in its place
         return
     if ours is not None:
         _keep_users_files(folder, new, ours)
