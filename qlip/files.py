@@ -118,6 +118,14 @@ def open_regular(path: Path | str, most_bytes: int) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
+def open_to_all(folder: Path) -> None:
+    """Give the files in a folder the usual permissions, whatever wrote them."""
+    usual = folder.stat().st_mode & 0o666
+    for path in folder.iterdir():
+        if path.is_file() and not path.is_symlink():
+            path.chmod(usual)
+
+
 def sha256(path: Path | str) -> str:
     """Checksum of a file, in hexadecimal."""
     with Path(path).open("rb") as file:

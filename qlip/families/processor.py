@@ -3,6 +3,7 @@
 import copy
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypedDict
 
 from PIL import Image
@@ -13,6 +14,7 @@ from transformers.processing_utils import ImagesKwargs, MultiModalData
 
 from qlip.families.hub import find_file
 from qlip.families.placeholders import check_placeholders
+from qlip.files import replacing_folder
 from qlip.images.fetch import fetched
 from qlip.images.pixels import pack, token_counts
 from qlip.images.processor import OPTIONS, PROCESSOR_FILE, QlipImageProcessor
@@ -170,8 +172,10 @@ class ConvertedProcessor(Host):
         settings.check_writable()
         if kwargs.pop("push_to_hub", False):
             raise ValueError("push_to_hub: got True; save here first, then call processor.push_to_hub(repository)")
-        files = self.to_original().save_pretrained(str(save_directory), *args, **kwargs)
-        return [*files, str(settings.save_pretrained(save_directory))]
+        with replacing_folder(save_directory, ours=()) as new:
+            files = self.to_original().save_pretrained(str(new), *args, **kwargs)
+            files = [*files, str(settings.save_pretrained(new))]
+        return [str(Path(save_directory, Path(file).relative_to(new))) for file in files]
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Self:
