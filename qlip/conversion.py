@@ -11,6 +11,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from qlip.core.position import Position
 from qlip.core.quadtree import Quadtree
+from qlip.core.rules import check_names
 from qlip.encoder import QlipVisionModel, Weighting, saved_weighting
 from qlip.families import FAMILIES, Converted, ConvertedProcessor
 from qlip.families.base import find_position
@@ -22,6 +23,13 @@ from qlip.zoo.resolve import resolve_position
 
 Processor = ProcessorMixin | BaseImageProcessor
 DEFAULT_QUADTREE = Quadtree()
+_ARGUMENTS = (
+    "position",
+    "quadtree",
+    "size",
+    "crop",
+    "pad",
+)  # of `convert`, in the message about a name that is misspelt
 
 
 def convert(
@@ -73,7 +81,7 @@ def convert(
     quadtree = _fit(quadtree, unit * facts.patch_size_of(model), tree)
     settings = None
     if processor is not None:
-        shortest = facts.size_of(model) if size == "model" else size
+        shortest = facts.size_of(model) if isinstance(size, str) and size == "model" else size
         how: Crop = crop or (family.crop if family else "patch")
         settings = QlipImageProcessor(shortest, how, quadtree, *_statistics(processor), pad, unit)
     new_processor = family.convert_processor(model, processor, settings) if family and settings else settings
@@ -159,11 +167,9 @@ def _check_original(model: nn.Module, known: bool) -> None:
 
 def _fit(quadtree: Quadtree, patch_size: int, options: dict[str, Any]) -> Quadtree:
     """The quadtree with the model's patch size and the options of a call."""
-    unknown = sorted(options.keys() - {"alpha", "max_tokens", "criterion", "cover"})
-    if unknown:
-        raise TypeError(
-            f"convert: got {', '.join(unknown)}; besides its own arguments takes alpha, max_tokens, criterion, cover"
-        )
+    check_names("convert", options, ("alpha", "max_tokens", "criterion", "cover", *_ARGUMENTS))
+    if not isinstance(quadtree, Quadtree):
+        raise TypeError(f"quadtree: got {quadtree!r}; takes a Quadtree; convert(..., alpha=0.3) sets a threshold")
     if quadtree.patch_size not in (DEFAULT_QUADTREE.patch_size, patch_size):
         raise ValueError(
             f"quadtree: got patch_size={quadtree.patch_size}; this model's tokens have {patch_size} pixels. Leave patch_size "

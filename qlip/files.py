@@ -1,38 +1,46 @@
 """Files and folders that are there whole or not at all, and their checksums.
 
-A writer fills something beside its place, under a hidden name, and renames it into place. A reader of a file sees the old
-one or the new one, and a kill leaves one of the two. A folder that takes the place of another is moved in by two renames:
-for a moment there is neither, and a kill in that moment leaves the old one beside its place, under its hidden name.
-Everything that qlip writes to a user's disk goes through here, except what is appended to.
+A writer fills a hidden folder beside its place, and what it filled takes the place in one step of the operating system: a
+reader sees the old or the new, never nothing or a half, and a kill leaves one of the two. A hidden folder is locked as long
+as its writer lives; the next writer of the same place sweeps those that nobody holds. Everything that qlip writes to a
+user's disk goes through here, except what is appended to.
 """
 
+import ctypes
+import errno
+import fcntl
 import hashlib
 import json
 import os
 import shutil
+import stat
+import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import BinaryIO
+
+PATIENCE = 15.0  # seconds that a writer waits for another one, which holds a place for milliseconds
 
 
 @contextmanager
 def replacing_file(path: Path | str) -> Iterator[Path]:
     """Give the path of a new file to write; on leaving, it takes the place of ``path``. On an exception the old one stays.
 
-    Folders above ``path`` are made. The new file's name does not end as ``path`` does, so a writer that goes by the ending
-    (PIL, matplotlib) must be told the format.
+    Folders above ``path`` are made. The new file has the same name, in a hidden folder, and the usual permissions, whatever
+    the writer gave it. A symbolic link is replaced, not what it points to.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = _beside(path)
-    try:
+    with _hidden_beside(path) as hidden:
+        new = hidden / path.name
         yield new
+        new.chmod(hidden.stat().st_mode & 0o666)  # safetensors writes files that nobody else can read
         _flush(new)
-        new.replace(path)
+        with _locked(path.parent):
+            new.replace(path)
         _flush(path.parent)
-    finally:
-        new.unlink(missing_ok=True)  # gone already, unless something failed
 
 
 def write_bytes(path: Path | str, data: bytes) -> None:
@@ -52,21 +60,28 @@ def write_json(path: Path | str, value: object) -> None:
 
 
 @contextmanager
-def replacing_folder(folder: Path | str, ours: tuple[str, ...] | None = None) -> Iterator[Path]:
+def replacing_folder(folder: Path | str, ours: Sequence[str] | None = None) -> Iterator[Path]:
     """Give a new folder to fill; on leaving, it takes the place of ``folder``. On an exception the old one stays.
 
     Args:
         folder: Where it goes. Folders above it are made; a symbolic link stays, and what it points to is replaced.
-        ours: Names of the files that the writer owns. Whatever else lies in the old folder is the user's and moves along.
-            If not given, all of the old folder is replaced.
+        ours: Names or patterns (``model-*.safetensors``) of the files that the writer owns. Whatever else lies in the old
+            folder, and is not written anew, is the user's and is there afterwards too. If not given, all of the old folder is
+            replaced.
+
+    Raises:
+        OSError: if another process holds the place.
     """
     folder = Path(folder)
     if folder.is_symlink():
         folder = folder.resolve()
-    with _filled_beside(folder) as new:
+    with _hidden_beside(folder) as hidden:
+        new = hidden / folder.name
+        new.mkdir()
         yield new
         _flush_all(new)
-        _swap(new, folder, ours)
+        with _locked(folder.parent):
+            _put(new, folder, ours)
     _flush(folder.parent)
 
 
@@ -77,15 +92,38 @@ def making_folder(folder: Path | str) -> Iterator[Path]:
     For what every process would fill with the same: the first to be done wins, and what the others filled is removed.
     """
     folder = Path(folder)
-    with _filled_beside(folder) as new:
+    with _hidden_beside(folder) as hidden:
+        new = hidden / folder.name
+        new.mkdir()
         yield new
         _flush_all(new)
-        try:
-            new.rename(folder)
-        except OSError:
+        with _locked(folder.parent):
             if not folder.is_dir():  # else another process was faster
-                raise
+                new.rename(folder)
     _flush(folder.parent)
+
+
+def open_regular(path: Path | str, most_bytes: int) -> BinaryIO:
+    """Open a regular file to read; a pipe or a device is refused before it is read, which could take for ever.
+
+    Raises:
+        OSError: if it cannot be opened, is no regular file, or has more than ``most_bytes``.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_size > most_bytes:
+        os.close(descriptor)
+        got = f"a file of {status.st_size:,} bytes" if stat.S_ISREG(status.st_mode) else "no regular file"
+        raise OSError(f"got {got}; takes a regular file of at most {most_bytes:,} bytes")
+    return os.fdopen(descriptor, "rb")
+
+
+def open_to_all(folder: Path) -> None:
+    """Give the files in a folder the usual permissions, whatever wrote them."""
+    usual = folder.stat().st_mode & 0o666
+    for path in folder.iterdir():
+        if path.is_file() and not path.is_symlink():
+            path.chmod(usual)
 
 
 def sha256(path: Path | str) -> str:
@@ -95,44 +133,134 @@ def sha256(path: Path | str) -> str:
 
 
 @contextmanager
-def _filled_beside(folder: Path) -> Iterator[Path]:
-    """Give a new folder beside ``folder``, and remove it on leaving if it is still there."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    new = _beside(folder)
-    new.mkdir()
+def _hidden_beside(path: Path) -> Iterator[Path]:
+    """Give a hidden folder in the folder of ``path``, held for as long as the writer is at it, and remove it afterwards.
+
+    Hidden folders of the same place that no process holds were left by dead ones, and are swept.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(path.parent):  # nobody may sweep between the next two steps
+        _sweep(path)
+        hidden = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.new")
+        hidden.mkdir()
+        holder = os.open(hidden, os.O_RDONLY)
+        _hold(holder)
     try:
-        yield new
+        yield hidden
     finally:
-        shutil.rmtree(new, ignore_errors=True)  # gone already, unless something failed
+        shutil.rmtree(hidden, ignore_errors=True)
+        os.close(holder)
 
 
-def _swap(new: Path, folder: Path, ours: tuple[str, ...] | None) -> None:
-    """Move ``folder`` away and ``new`` into its place; a failure half-way puts the old one back."""
-    if not folder.exists():
-        new.rename(folder)
+def _sweep(path: Path) -> None:
+    """Remove what dead writers of ``path`` left; put back the old folder where one died between two renames."""
+    for hidden in path.parent.iterdir():
+        if not fnmatch(hidden.name, f".{_literal(path.name)}.????????.new"):
+            continue
+        with suppress(OSError):  # somebody else's, or gone by now
+            holder = os.open(hidden, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                if _hold(holder):
+                    moved = hidden / _MOVED_AWAY
+                    if moved.exists() and not path.exists():
+                        moved.rename(path)
+                    shutil.rmtree(hidden)
+            finally:
+                os.close(holder)
+
+
+def _literal(name: str) -> str:
+    """A name as a pattern that matches it alone."""
+    return "".join(f"[{character}]" if character in "*?[" else character for character in name)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other writers out of a folder."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        until = time.monotonic() + PATIENCE
+        while not _hold(descriptor):
+            if time.monotonic() > until:
+                raise OSError(
+                    f"{folder}: another process has been writing here for {PATIENCE:.0f} seconds; try again later"
+                )
+            time.sleep(0.002)
+        yield
+    finally:
+        os.close(descriptor)  # gives the lock back
+
+
+def _hold(descriptor: int) -> bool:
+    """Take the lock of an open file or folder, if nobody else has it; a file system without locks has nobody else."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL):
+            raise
+    return True
+
+
+_MOVED_AWAY = ".old"
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+
+
+def _put(new: Path, folder: Path, ours: Sequence[str] | None) -> None:
+    """Let ``new`` take the place of ``folder``; what was there, the user's files excepted, is left in the hidden folder."""
+    if not folder.is_dir():
+        new.rename(folder)  # fails where something other than a folder is in its place
         return
-    old = _beside(folder)
+    if ours is not None:
+        _keep_users_files(folder, new, ours)
+    if _exchange(new, folder):
+        return
+    old = new.parent / _MOVED_AWAY
     folder.rename(old)
     try:
         new.rename(folder)
     except BaseException:
         old.rename(folder)
         raise
-    kept = [] if ours is None else [path for path in old.iterdir() if path.name not in ours]
-    for path in kept:
-        path.rename(folder / path.name)
-    shutil.rmtree(old)
 
 
-def _beside(path: Path) -> Path:
-    """A hidden name in the same folder that nobody else uses."""
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+def _keep_users_files(old: Path, new: Path, ours: Sequence[str]) -> None:
+    """Link the user's files into the new folder too, so that they are there before and after it takes its place."""
+    for path in old.iterdir():
+        if not (new / path.name).exists() and not any(fnmatch(path.name, pattern) for pattern in ours):
+            _link(path, new / path.name)
+
+
+def _link(path: Path, new: Path) -> None:
+    """A second name for a file, or for all files of a folder; a copy where the file system has no such thing."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.copytree(path, new, symlinks=True, copy_function=lambda old, name: _link(Path(old), Path(name)))
+        return
+    try:
+        os.link(path, new, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(path, new, follow_symlinks=False)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two folders change places in one step; False where the system or the file system cannot."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)  # Linux
+    if rename is None:
+        return False
+    if rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EPERM):
+        return False
+    raise OSError(code, os.strerror(code), str(other))
 
 
 def _flush_all(folder: Path) -> None:
     """Wait until a folder and all that is in it are on the disk."""
     for path in [*folder.rglob("*"), folder]:
-        _flush(path)
+        if not path.is_symlink():
+            _flush(path)
 
 
 def _flush(path: Path) -> None:

@@ -3,11 +3,9 @@
 import ast
 import hashlib
 import os
-import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -52,7 +50,8 @@ def test_a_file_is_replaced_and_nothing_is_left_behind(old_file: Path) -> None:
     with replacing_file(old_file) as new:
         new.write_text("new")
         assert old_file.read_text() == "old"
-        assert new.parent == old_file.parent
+        assert new.name == "file"
+        assert new.parent.parent == old_file.parent
     assert content(old_file.parent) == {"file": "new"}
 
 
@@ -112,36 +111,6 @@ def test_a_reader_beside_a_writer_sees_the_old_file_or_the_new_one(old_file: Pat
     assert seen <= set(contents)
 
 
-WRITER = """
-import itertools, sys
-from qlip.files import replacing_folder
-for turn in itertools.count():
-    with replacing_folder(sys.argv[1], ("a", "b")) as new:
-        for name in ("a", "b"):
-            (new / name).write_text(str(turn) * 10_000)
-    print(turn, flush=True)
-"""
-
-
-def test_a_killed_writer_leaves_a_whole_folder(old_folder: Path) -> None:
-    (old_folder / "notes").write_text("mine")
-    for _ in range(3):
-        writer = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(old_folder)], stdout=subprocess.PIPE, cwd=ROOT, text=True
-        )
-        assert writer.stdout is not None
-        writer.stdout.readline()  # it is under way
-        time.sleep(0.01)
-        writer.send_signal(signal.SIGKILL)
-        writer.communicate()
-    places = [path for path in old_folder.parent.iterdir() if (path / "a").is_file() and (path / "b").is_file()]
-    whole = [path for path in places if (path / "a").read_text() == (path / "b").read_text() != ""]
-    assert whole
-    if old_folder.is_dir():  # not killed between the two renames
-        assert (old_folder / "a").read_text() == (old_folder / "b").read_text() != ""
-    assert [path.read_text() for path in old_folder.parent.rglob("notes")] == ["mine"]
-
-
 def test_a_folder_is_replaced_and_nothing_is_left_behind(old_folder: Path) -> None:
     with replacing_folder(old_folder) as new:
         (new / "a").write_text("new")
@@ -172,7 +141,7 @@ def test_a_linked_folder_is_replaced_behind_the_link(old_folder: Path, tmp_path:
     assert os.listdir(link.parent) == ["link"]
 
 
-@pytest.mark.parametrize("step", ["write_bytes", "_flush", "_swap"])
+@pytest.mark.parametrize("step", ["write_bytes", "_flush", "_put"])
 def test_the_old_folder_stays_on_an_exception(old_folder: Path, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(qlip.files, step, stop)
     with pytest.raises(KeyboardInterrupt), replacing_folder(old_folder) as new:
@@ -180,6 +149,13 @@ def test_the_old_folder_stays_on_an_exception(old_folder: Path, step: str, monke
     assert content(old_folder.parent) == {"folder/a": "old", "folder/b": "old"}
 
 
+@pytest.fixture
+def without_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system that cannot let two folders change places."""
+    monkeypatch.setattr(qlip.files, "_exchange", lambda *_: False)
+
+
+@pytest.mark.usefixtures("without_exchange")
 def test_a_failure_between_the_two_renames_puts_the_old_folder_back(
     old_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,6 +172,66 @@ def test_a_failure_between_the_two_renames_puts_the_old_folder_back(
         (new / "a").write_text("new")
     assert failed
     assert content(old_folder.parent) == {"folder/a": "old", "folder/b": "old"}
+
+
+@pytest.mark.usefixtures("without_exchange")
+def test_a_folder_is_replaced_by_two_renames_too(old_folder: Path) -> None:
+    (old_folder / "notes").write_text("mine")
+    with replacing_folder(old_folder, ours=("a", "b")) as new:
+        (new / "a").write_text("new")
+    assert content(old_folder.parent) == {"folder/a": "new", "folder/notes": "mine"}
+
+
+def test_a_file_in_the_place_of_a_folder_stays(old_file: Path) -> None:
+    for make in (replacing_folder, making_folder):
+        with pytest.raises(OSError, match=r"file"), make(old_file) as new:
+            (new / "a").write_text("new")
+    assert content(old_file.parent) == {"file": "old"}
+
+
+def test_users_files_are_linked_and_not_copied(old_folder: Path) -> None:
+    """The weights of a large model lie beside what a processor saves."""
+    (old_folder / "deep").mkdir()
+    for name in ("weights", "deep/weights"):
+        (old_folder / name).write_text("mine")
+    (old_folder / "dangling").symlink_to("gone")
+    before = [(old_folder / name).stat().st_ino for name in ("weights", "deep/weights")]
+    with replacing_folder(old_folder, ours=("[ab]",)) as new:
+        (new / "a").write_text("new")
+    assert [(old_folder / name).stat().st_ino for name in ("weights", "deep/weights")] == before
+    assert (old_folder / "dangling").is_symlink()
+    assert not (old_folder / "b").exists()
+
+
+def test_where_links_cannot_be_made_files_are_copied(old_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "link", refuse)
+    (old_folder / "notes").write_text("mine")
+    with replacing_folder(old_folder, ours=("a", "b")) as new:
+        (new / "a").write_text("new")
+    assert content(old_folder.parent) == {"folder/a": "new", "folder/notes": "mine"}
+
+
+def test_a_file_that_its_writer_closed_to_others_gets_the_usual_permissions(tmp_path: Path) -> None:
+    (tmp_path / "usual").touch()
+    with replacing_file(tmp_path / "file") as new:
+        new.touch(0o600)
+    assert (tmp_path / "file").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_a_name_with_signs_of_patterns_sweeps_its_own_alone(tmp_path: Path) -> None:
+    for name in (".a[b].12345678.new", ".ab.12345678.new", ".a[b].12345678"):
+        (tmp_path / name).mkdir()
+    write_text(tmp_path / "a[b]", "new")
+    assert sorted(os.listdir(tmp_path)) == [".a[b].12345678", ".ab.12345678.new", "a[b]"]
+
+
+def test_a_place_that_somebody_holds_is_an_error_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(qlip.files, "PATIENCE", 0.1)
+    with qlip.files._locked(tmp_path), pytest.raises(OSError, match="another process has been writing here"):
+        write_text(tmp_path / "file", "new")
 
 
 def test_nothing_is_visible_before_all_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,6 +262,113 @@ def test_a_folder_that_cannot_be_made_leaves_nothing(old_file: Path) -> None:
     with pytest.raises(OSError, match=r"file"), making_folder(old_file) as new:
         (new / "a").write_text("new")
     assert content(old_file.parent) == {"file": "old"}
+
+
+# Saves, and dies before its k-th operation on the file system, which is after the one before; prints k if it is done by then.
+DYING = """
+import os, sys
+from qlip import files
+how, place, k, exchange = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4] == "exchange"
+if not exchange:
+    files._exchange = lambda *_: False
+count = 0
+def die(event, args):
+    global count
+    if event in ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.listdir", "os.scandir", "os.chmod"):
+        if event == "open" and not str(args[0]).startswith(os.path.dirname(place)):
+            return
+        count += 1
+        if count == k:
+            os._exit(9)
+import glob, shutil, fnmatch, uuid, ctypes.util  # what is imported on the way is no operation of ours
+sys.addaudithook(die)
+if how == "file":
+    files.write_text(place, "new")
+else:
+    make = files.making_folder if how == "made" else lambda path: files.replacing_folder(path, ("a", "b"))
+    with make(place) as new:
+        for name in ("a", "b"):
+            with open(new / name, "w") as file:
+                file.write("n")
+                file.flush()
+                os.chmod(file.name, 0o644)  # a place to die in the middle of a file
+                file.write("ew")
+print(count)
+"""
+
+
+def dying(how: str, place: Path, k: int, exchange: str) -> bool:
+    """Whether the process died at operation ``k``."""
+    command = [sys.executable, "-c", DYING, how, str(place), str(k), exchange]
+    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    assert done.returncode in (0, 9), done.stderr
+    return done.returncode == 9
+
+
+@pytest.mark.parametrize("exchange", ["exchange", "two renames"])
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize("how", ["file", "folder", "made"])
+def test_a_kill_at_any_operation_leaves_the_old_or_the_new(
+    how: str, there: bool, exchange: str, tmp_path: Path
+) -> None:
+    if exchange != "exchange" and not (how == "folder" and there):
+        pytest.skip("makes no difference")
+    old = {} if not there else {"": "old"} if how == "file" else {"a": "old", "b": "old", "notes": "mine"}
+    new = {"": "new"} if how == "file" else {"a": "new", "b": "new"} | ({"notes": "mine"} if there else {})
+    if how == "made" and there:
+        new = old
+    k, died, seen = 0, True, []
+    while died:
+        k += 1
+        place = tmp_path / str(k) / "place"
+        for name, text in old.items():
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            (place / name).write_text(text)
+        place.parent.mkdir(exist_ok=True)
+        died = dying(how, place, k, exchange)
+        found = {"": place.read_text()} if place.is_file() else content(place) if place.is_dir() else {}
+        seen.append(found)
+        if exchange == "exchange":
+            assert found in (old, new), k
+        if how == "file":
+            write_text(place, "next")
+        else:
+            with replacing_folder(place, ("a", "b")) as again:
+                (again / "a").write_text("next")
+        left = content(place.parent)
+        notes = {"place/notes": "mine"} if how != "file" and there else {}
+        assert left == ({"place": "next"} if how == "file" else {"place/a": "next"}) | notes, k
+        assert os.listdir(place.parent) == ["place"], k
+    assert k > (5 if how == "made" and there else 8)
+    assert seen[0] == old
+    assert seen[-1] == new
+
+
+WRITER = """
+import sys
+from qlip.files import replacing_file, replacing_folder
+place, mark = sys.argv[1:]
+for turn in range(60):
+    with replacing_folder(place, ("a", "b")) as new:
+        for name in ("a", "b"):
+            (new / name).write_text(mark * 100_000)
+    with replacing_file(place + ".json") as new:
+        new.write_text(mark * 100_000)
+"""
+
+
+def test_two_writers_beside_a_reader(old_folder: Path) -> None:
+    (old_folder / "notes").write_text("mine")
+    write_text(f"{old_folder}.json", "old")
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(old_folder), mark], cwd=ROOT) for mark in "xy"]
+    seen = set()
+    while any(writer.poll() is None for writer in writers):
+        seen |= {path.read_text() for path in (old_folder / "a", old_folder / "b", Path(f"{old_folder}.json"))}
+        assert (old_folder / "notes").read_text() == "mine"
+    assert [writer.returncode for writer in writers] == [0, 0]
+    assert seen == {"old", "x" * 100_000, "y" * 100_000}
+    assert (old_folder / "a").read_text() == (old_folder / "b").read_text()
+    assert sorted(os.listdir(old_folder.parent)) == ["folder", "folder.json"]
 
 
 def test_the_checksum_is_that_of_the_content(tmp_path: Path) -> None:

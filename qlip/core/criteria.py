@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qlip.core.resample import resample
+from qlip.core.rules import suggestion
 
 Criterion = Callable[[Tensor, int, int], list[Tensor]]
 BlockScore = Callable[[Tensor], Tensor]
@@ -174,7 +175,8 @@ def get_criterion(criterion: str | BlockScore) -> Criterion:
     if isinstance(criterion, str):
         if criterion not in CRITERIA:
             known = ", ".join(CRITERIA)
-            raise ValueError(f"criterion: got {criterion!r}; known are {known}, or pass a function of blocks")
+            hint = suggestion(criterion, CRITERIA)
+            raise ValueError(f"criterion: got {criterion!r}; known are {known}, or pass a function of blocks{hint}")
         return CRITERIA[criterion]
     if callable(criterion):
         return partial(blockwise, criterion)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from qlip.core.criteria import BlockScore, get_criterion
 from qlip.core.names import Cover
+from qlip.core.rules import check_fields
 
 Frame = Literal["corners", "edges", "patches"]
 
@@ -113,12 +114,7 @@ class Quadtree:
 
     def __post_init__(self) -> None:
         get_criterion(self.criterion)
-        if self.cover not in ("roots", "full"):
-            raise ValueError(f"cover: got {self.cover!r}; takes 'roots' or 'full'")
-        if self.patch_size < 1:
-            raise ValueError(f"patch_size: got {self.patch_size}; takes a positive number of pixels")
-        if self.max_tokens is not None and self.max_tokens < 1:
-            raise ValueError(f"max_tokens: got {self.max_tokens}; takes a positive number, or None to use alpha")
+        check_fields(self, "alpha", "max_tokens", "patch_size", "cover")
 
     def __call__(self, image: Tensor) -> "Leaves | list[Leaves]":
         """Leaves of an image ``(3, H, W)``, or a list of the leaves of each of a batch ``(B, 3, H, W)`` of one size.
@@ -133,8 +129,8 @@ class Quadtree:
         """Leaves of each of a batch of images ``(B, C, H, W)`` of one size.
 
         Raises:
-            ValueError: if the shape is wrong, a side is no multiple of ``patch_size``, or ``max_tokens`` is less than
-                the fewest leaves an image can have.
+            ValueError: if the shape is wrong, a side is no multiple of ``patch_size``, a score is NaN, or ``max_tokens`` is
+                less than the fewest leaves an image can have.
         """
         h, w = self._grid_of(images)
         roots = _Roots.of(h, w, self.cover)
@@ -145,6 +141,11 @@ class Quadtree:
         scores = get_criterion(self.criterion)(
             roots.crop(images.float(), self.patch_size), self.patch_size, roots.level
         )
+        if any(score.isnan().any() for score in scores):
+            raise ValueError(
+                f"criterion: {self.criterion!r} scored some blocks NaN; takes an image whose pixels are finite, and a criterion "
+                f"that gives every block a number"
+            )
         scores = [roots.force(score, level) for level, score in enumerate(scores, start=1)]
         paths = _path_minima(scores)
         if self.max_tokens is None:

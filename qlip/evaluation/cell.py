@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from qlip.core.names import Cover
+from qlip.core.rules import check_fields
 from qlip.evaluation.names import Baseline, Dtype, Scoring, Style
 from qlip.images.names import Crop
 
@@ -83,10 +84,8 @@ class Cell(Vision):
                 raise ValueError(
                     f"{name}: got {getattr(self, name)!r}; {self.benchmark} takes {', '.join(map(repr, taken))}"
                 )
-        for name in ("limit", "max_new_tokens", "max_tokens"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}: got {value}; takes a positive number, or null")
+        own = [name for name in ("size", "crop") if getattr(self, name) != "model"]
+        check_fields(self, *own, "alpha", "max_tokens", "cover", "seed", "limit", "max_new_tokens")
 
     @property
     def vision(self) -> Vision:
@@ -123,3 +122,6 @@ class Run:
     """What Lightning computes on: ``gpu``, ``cpu`` and others; ``auto`` takes the best there is."""
     workers: int = 2
     """Number of processes that read and cut pictures for each device; 0 does it in the main process."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "batch_size", "workers")

@@ -23,7 +23,9 @@ from qlip.evaluation.run.vqa import run_vqa
 
 def vqa(options: Namespace) -> None:
     """Ask a benchmark's questions and score the answers; a stopped run goes on where it stopped."""
-    result = run_vqa(_take(Cell, options), _take(Run, options))
+    cell = _take(Cell, options)
+    _refuse_idle_options(cell)
+    result = run_vqa(cell, _take(Run, options))
     headline = result["scores"][result["primary"]]
     Console().print(
         f"{options.benchmark} {result['primary']}: {headline['value']:.1f} "
@@ -32,6 +34,19 @@ def vqa(options: Namespace) -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _refuse_idle_options(cell: Cell) -> None:
+    """Raise where an option is set that has no effect on the stock model.
+
+    A sweep may set them for all of its cells, baselines included.
+    """
+    idle = ("position", "size", "crop", "alpha", "max_tokens", "criterion", "cover")
+    given = [name for name in idle if getattr(cell, name) != Cell.__dataclass_fields__[name].default]
+    if cell.baseline and given:
+        raise ValueError(
+            f"baseline: got {cell.baseline!r} with {', '.join(given)}; the stock model takes none of them. Leave them out"
+        )
 
 
 def bias(options: Namespace) -> None:

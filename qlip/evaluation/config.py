@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from qlip.core.rules import check, check_fields
 from qlip.evaluation.names import BiasPosition
 
 PAPER_RESULTS = Path(__file__).parent / "report" / "paper_results"
@@ -34,6 +35,14 @@ class BiasConfig:
     device: str = "auto"
     """Device to compute on, as torch names it: ``cuda``, ``cuda:1``, ``cpu``; ``auto`` is CUDA if there is any, else the CPU."""
 
+    def __post_init__(self) -> None:
+        check_fields(self, "alpha", "limit")
+        first, last, step = (check("size", size) for size in self.sizes)
+        if None in (first, last, step) or first > last:
+            raise ValueError(
+                f"sizes: got {self.sizes}; takes the first side, the last, which is no smaller, and the step"
+            )
+
 
 @dataclass(frozen=True)
 class SweepConfig:
@@ -56,6 +65,9 @@ class SweepConfig:
     """Number of GPUs that one cell takes on Ray; 0 runs on CPUs."""
     dry_run: bool = False
     """List the cells that are left, and measure nothing."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "gpus")
 
 
 @dataclass(frozen=True)

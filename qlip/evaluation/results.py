@@ -66,6 +66,8 @@ class ResultFile(Evaluation):
     """Fields of the `Cell` that was measured."""
     data: DataDescription
     """What was asked."""
+    unreadable: list[str]
+    """Ids of the questions whose pictures could not be read; results of qlip 0.1 lack the field."""
     batch_size: int
     """Questions in a batch on each device."""
     versions: dict[str, str]
@@ -246,7 +248,7 @@ def find_results(root: Path) -> list[Result]:
     Raises:
         ValueError: if there are none, or one has lost its answers or does not describe a cell.
     """
-    found = [read_result(path) for path in sorted(root.rglob(RESULT))]
+    found = [read_result(path) for path in _visible(root)]
     if not found:
         raise ValueError(
             f"dir: got {root}, which holds no {RESULT}; takes the folder of finished runs (evaluate.py vqa, sweep)"
@@ -257,6 +259,12 @@ def find_results(root: Path) -> list[Result]:
                 f"dir: {result.folder} has a {RESULT} but no {PREDICTIONS}; put it back or delete the folder"
             )
     return found
+
+
+def _visible(root: Path) -> list[Path]:
+    """The results under a folder, sorted; those that a writer is at are hidden."""
+    found = sorted(root.rglob(RESULT))
+    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts)]
 
 
 def group_results(results: Iterable[Result]) -> list[Group]:

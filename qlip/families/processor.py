@@ -3,6 +3,7 @@
 import copy
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self, TypedDict
 
 from PIL import Image
@@ -13,9 +14,11 @@ from transformers.processing_utils import ImagesKwargs, MultiModalData
 
 from qlip.families.hub import find_file
 from qlip.families.placeholders import check_placeholders
+from qlip.files import replacing_folder
+from qlip.images.fetch import fetched
 from qlip.images.pixels import pack
 from qlip.images.processor import OPTIONS, PROCESSOR_FILE, QlipImageProcessor
-from qlip.images.read import ImageLike
+from qlip.images.read import ImageLike, to_rgb
 
 Images = ImageLike | Sequence[ImageLike] | Sequence[Sequence[ImageLike]]
 
@@ -36,6 +39,7 @@ class LeafImageProcessor(BaseImageProcessor):
 
     Modifications of `transformers.BaseImageProcessor` (5.23 to 5.24):
     - ``preprocess`` returns ``pixel_values`` as a list with a pair for each image, see `qlip.images.pixels`;
+    - pictures are read by `qlip.images.read` alone, so that a path gives the same pixels as the picture in it;
     - takes the options of `QlipImageProcessor.with_options` and no others.
 
     Args:
@@ -76,10 +80,15 @@ class LeafImageProcessor(BaseImageProcessor):
         """The same for a grid of ``height x width`` units of which none merge."""
         return height * width
 
-    def _flat(self, images: Any) -> list[ImageLike]:
+    def fetch_images(self, image_url_or_urls: Any) -> Any:
+        """The same nested lists with every picture as `to_rgb` reads it; batches of arrays become lists."""
+        if isinstance(image_url_or_urls, list | tuple) or getattr(image_url_or_urls, "ndim", 3) == 4:
+            return [self.fetch_images(image) for image in image_url_or_urls]
+        return to_rgb(fetched(image_url_or_urls) if isinstance(image_url_or_urls, str) else image_url_or_urls)
+
+    def _flat(self, images: Any) -> list[Any]:
         """Pictures in a plain list; addresses and paths are fetched."""
-        flat: Any = make_flat_list_of_images(self.fetch_images(images))
-        return list(flat)
+        return [*make_flat_list_of_images(self.fetch_images(images))]
 
     def to_dict(self) -> dict[str, Any]:
         """The settings in plain values."""
@@ -172,8 +181,10 @@ class ConvertedProcessor(Host):
         settings.check_writable()
         if kwargs.pop("push_to_hub", False):
             raise ValueError("push_to_hub: got True; save here first, then call processor.push_to_hub(repository)")
-        files = self.to_original().save_pretrained(str(save_directory), *args, **kwargs)
-        return [*files, str(settings.save_pretrained(save_directory))]
+        with replacing_folder(save_directory, ours=()) as new:
+            files = self.to_original().save_pretrained(str(new), *args, **kwargs)
+            files = [*files, str(settings.save_pretrained(new))]
+        return [str(Path(save_directory, Path(file).relative_to(new))) for file in files]
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Self:

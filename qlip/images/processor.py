@@ -1,10 +1,11 @@
 """From pictures to ragged batches of patches: the preprocessing of every qlip model."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from PIL import Image
 from torch import Tensor
@@ -13,9 +14,11 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from qlip._version import __version__
 from qlip.core.patches import PatchBatch
 from qlip.core.quadtree import Leaves, Quadtree
+from qlip.core.rules import check_fields, check_names
 from qlip.files import write_json
 from qlip.images.names import Crop, Pad
 from qlip.images.read import (
+    MAX_PIXELS,
     ImageLike,
     centre_crop,
     normalise,
@@ -27,6 +30,9 @@ from qlip.images.read import (
 
 OPTIONS = ("alpha", "max_tokens", "size", "crop", "pad")
 PROCESSOR_FILE = "qlip.json"
+MAX_PREPARED = (
+    2**24
+)  # pixels after scaling: 4096 x 4096, 85,000 patches of 14; in floats and their scores, most of a gigabyte
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,8 @@ class QlipImageProcessor:
     """Resize, crop to whole patches, normalise, and cut along a quadtree.
 
     Attributes:
-        size: Shortest edge in pixels after resizing, aspect kept; None leaves the image at its native size.
+        size: Shortest edge in pixels after resizing, aspect kept; None leaves the image at its native size, and enlarges one
+            that is smaller than a patch.
         crop: ``"patch"`` trims each side to whole patches, from the centre; ``"square"`` cuts the centred square, which
             with ``size=336`` is Hugging Face's preprocessing of CLIP; ``"units"`` cuts nothing off, each side is scaled to the
             nearest whole number of the quadtree's patches.
@@ -54,11 +61,16 @@ class QlipImageProcessor:
     unit: int = 1
 
     def __post_init__(self) -> None:
-        if self.crop not in get_args(Crop):
-            raise ValueError(f"crop: got {self.crop!r}; takes {', '.join(map(repr, get_args(Crop)))}")
-        if self.pad not in (None, *get_args(Pad)):
-            raise ValueError(f"pad: got {self.pad!r}; takes 'square' or None")
-        if self.size is not None and (not isinstance(self.size, int) or self.size < self.quadtree.patch_size):
+        if not isinstance(self.quadtree, Quadtree):
+            raise TypeError(f"quadtree: got {self.quadtree!r}; takes a Quadtree, such as Quadtree(alpha=0.3)")
+        check_fields(self, "size", "crop", "pad", "unit")
+        for name, least in (("mean", -math.inf), ("std", 0.0)):
+            values = getattr(self, name)
+            if len(values) != 3 or not all(least < value < math.inf for value in values):
+                raise ValueError(
+                    f"{name}: got {values!r}; takes three finite numbers{', all above 0' if name == 'std' else ''}"
+                )
+        if self.size is not None and self.size < self.quadtree.patch_size:
             raise ValueError(
                 f"size: got {self.size}; takes at least one patch ({self.quadtree.patch_size} pixels), or None for native"
             )
@@ -71,7 +83,7 @@ class QlipImageProcessor:
             options: For this call alone, see `with_options`.
 
         Raises:
-            ValueError: if an image is smaller than a patch, or no image is given.
+            ValueError: if an image is too large after scaling, see `grid`, or no image is given.
         """
         settings = self.with_options(**options)
         cut = (settings.cut(image) for image in _as_list(images))
@@ -131,9 +143,7 @@ class QlipImageProcessor:
             TypeError: for any other name.
             ValueError: for a value that is not taken.
         """
-        unknown = sorted(options.keys() - set(OPTIONS))
-        if unknown:
-            raise TypeError(f"options: got {', '.join(unknown)}; takes {', '.join(OPTIONS)}")
+        check_names("options", options, OPTIONS)
         if "alpha" in options:
             options = {"max_tokens": None, **options}
         tree = {name: options.pop(name) for name in ("alpha", "max_tokens") if name in options}
@@ -154,7 +164,7 @@ class QlipImageProcessor:
         """The prepared image ``(3, H, W)`` and its leaves.
 
         Raises:
-            ValueError: if the image is smaller than a patch, or the token budget smaller than the fewest leaves.
+            ValueError: if the image is too large after scaling, or the token budget smaller than the fewest leaves.
         """
         prepared = self.prepare(image)
         return prepared, self.quadtree.batch(prepared[None])[0]
@@ -163,7 +173,7 @@ class QlipImageProcessor:
         """Resize, crop and normalise: ``(3, H, W)`` float32, both sides whole patches.
 
         Raises:
-            ValueError: if the image is smaller than a patch.
+            ValueError: if the image has more than `MAX_PREPARED` pixels after scaling.
         """
         return normalise(self.view(image), self.mean, self.std)
 
@@ -171,7 +181,7 @@ class QlipImageProcessor:
         """The part of the picture that the encoder sees, as an RGB image whose sides are whole patches.
 
         Raises:
-            ValueError: if the image is smaller than a patch.
+            ValueError: if the image has more than `MAX_PREPARED` pixels after scaling.
         """
         picture = to_rgb(image)
         h, w = self.grid(picture.height, picture.width)
@@ -180,31 +190,40 @@ class QlipImageProcessor:
         p = self.quadtree.patch_size
         if self.crop == "units":
             return picture.resize((w * p, h * p), Image.Resampling.BICUBIC)
-        if self.size is not None:
-            picture = resize_shortest_edge(picture, self.size)
+        size = self._shortest_edge(picture.height, picture.width)
+        if size is not None:
+            picture = resize_shortest_edge(picture, size)
         return centre_crop(picture, h * p, w * p)
+
+    def _shortest_edge(self, height: int, width: int) -> int | None:
+        """What a picture is scaled to, None for its own size; one smaller than a patch is enlarged to one."""
+        p = self.quadtree.patch_size
+        return p if self.size is None and min(height, width) < p else self.size
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of patches that a picture of ``height x width`` pixels becomes: what a uniform grid would cost.
 
         Raises:
-            ValueError: if the image is smaller than a patch.
+            ValueError: if the image has more than `MAX_PREPARED` pixels after scaling.
         """
         if self.pad == "square":
             height = width = max(height, width)
-        if self.size is not None:
-            height, width = shortest_edge_shape(height, width, self.size)
-        p = self.quadtree.patch_size
-        if self.crop == "units":
-            return max(round(height / p), 1), max(round(width / p), 1)
+        p, got, size = self.quadtree.patch_size, f"{width} x {height}", self._shortest_edge(height, width)
+        if size is not None:
+            height, width = shortest_edge_shape(height, width, size)
         h, w = height // p, width // p
-        if not h or not w:
+        if self.crop == "units":
+            h, w = max(round(height / p), 1), max(round(width / p), 1)
+        elif self.crop == "square":
+            h = w = min(h, w)
+        if height * width > MAX_PIXELS or h * w * p * p > MAX_PREPARED:
             raise ValueError(
-                f"image: got {width} x {height} pixels, less than one patch of {p}; set size to enlarge it"
+                f"image: got {got} pixels, which size={self.size} makes {width} x {height}; takes at most {MAX_PREPARED:,} "
+                f"pixels after scaling and cropping. Set a smaller size"
             )
-        return (min(h, w), min(h, w)) if self.crop == "square" else (h, w)
+        return h, w
 
 
 def _as_list(images: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:
     """One image as a list of one."""
-    return list(images) if isinstance(images, Sequence) and not isinstance(images, str) else [images]  # type: ignore[list-item]
+    return list(images) if isinstance(images, Sequence) and not isinstance(images, str | bytes) else [images]  # type: ignore[list-item]

@@ -14,6 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from qlip.core.patches import PatchBatch
 from qlip.core.quadtree import Quadtree
+from qlip.core.rules import check
+from qlip.data.readable import check_unreadable, log_skipped
 from qlip.data.sources import Splits, find_pictures
 from qlip.images.processor import QlipImageProcessor
 from qlip.images.read import read_image
@@ -36,6 +38,11 @@ class Photos:
     tokens: list[int]
 
 
+def training_view(width: int, height: int, max_size: int, quadtree: Quadtree) -> QlipImageProcessor:
+    """How a photograph of ``width x height`` pixels is shown in training: at its own size, or scaled down to ``max_size``."""
+    return QlipImageProcessor(max(min(width, height, max_size), quadtree.patch_size), quadtree=quadtree)
+
+
 class TrainingPhotos(Dataset[Item]):
     """Photographs at native size or smaller, some of their blocks merged at random (appendix C of the paper)."""
 
@@ -50,8 +57,7 @@ class TrainingPhotos(Dataset[Item]):
             low, high = self.merge
             probability = low + (high - low) * torch.rand(()).item()
             quadtree = Quadtree(alpha=probability, criterion="random", patch_size=self.patch_size)
-            size = min(min(image.size), self.max_size)
-            return QlipImageProcessor(size=size, quadtree=quadtree)(image), self.photos.targets[seeded.index]
+            return training_view(*image.size, self.max_size, quadtree)(image), self.photos.targets[seeded.index]
 
 
 class ValidationPhotos(Dataset[ValidationItem]):
@@ -117,10 +123,11 @@ class QlipDataModule(L.LightningDataModule):
         low, high = (merge, merge) if isinstance(merge, int | float) else merge
         if not 0 <= low <= high <= 1:
             raise ValueError(f"merge: got {merge}; takes a probability, or two, the smaller first")
-        if tokens_at_once is not None and tokens_at_once < 1:
-            raise ValueError(
-                f"tokens_at_once: got {tokens_at_once}; takes a positive number of tokens, or None for no limit"
-            )
+        counts = {"batch_size": batch_size, "max_size": max_size, "val_limit": val_limit, "repeats": repeats}
+        for name, value in {**counts, "workers": workers, "tokens_at_once": tokens_at_once, "seed": seed}.items():
+            check(name, value)
+        for size in val_sizes:
+            check("max_size", size)
         self.root, self.download_to, self.cache_dir = root, download_to, Path(cache_dir).expanduser()
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
         self.tokens_at_once = tokens_at_once
@@ -160,11 +167,12 @@ class QlipDataModule(L.LightningDataModule):
             encode, files, standard, encoder_digest=encoder_digest, cache_dir=self.cache_dir, shard=shard,
             workers=self.workers,
         )  # fmt: skip
-        readable = targets.readable
-        self.unreadable = [file for file, fine in zip(files, readable.tolist(), strict=True) if not fine]
+        shown = self._shown(files, targets)
+        self.unreadable = [file for file, fine in zip(files, shown.tolist(), strict=True) if not fine]
+        check_unreadable(len(self.unreadable), len(files), "data.root")
         cut = len(splits.train)
-        self.train = self._photos(files[:cut], targets[:cut])
-        self.val = self._photos(files[cut:], targets[cut:])
+        self.train = self._photos(files[:cut], targets[:cut], shown[:cut])
+        self.val = self._photos(files[cut:], targets[cut:], shown[cut:])
         sampler = self.train_sampler()
         lengths = [[sampler.tokens[seeded.index] for seeded in batch] for batch in sampler.epoch_batches(0)]
         log.info(
@@ -175,14 +183,29 @@ class QlipDataModule(L.LightningDataModule):
     def _find(self) -> Splits:
         return find_pictures(self.root, self.download_to)
 
-    def _photos(self, files: list[Path], targets: Targets) -> Photos:
-        keep = targets.readable.nonzero().flatten()
+    def _shown(self, files: Sequence[Path], targets: Targets) -> Tensor:
+        """Which photographs can be read, and are not too long and thin for the sizes that are shown: ``(n,)`` bool."""
+        uniform, shown = Quadtree(criterion="uniform", patch_size=self.patch_size), targets.readable
+        squares = [QlipImageProcessor(size, "square", uniform) for size in self.val_sizes]
+        for index in shown.nonzero().flatten().tolist():
+            height, width = targets.sizes[index].tolist()
+            try:
+                for view in [training_view(width, height, self.max_size, uniform), *squares]:
+                    view.grid(height, width)
+            except ValueError as error:
+                log_skipped(files[index], error)
+                shown[index] = False
+        return shown
+
+    def _photos(self, files: list[Path], targets: Targets, shown: Tensor) -> Photos:
+        keep = shown.nonzero().flatten()
         return Photos([files[i] for i in keep.tolist()], targets.cls[keep], self._tokens(targets.sizes[keep]))
 
     def _tokens(self, sizes: Tensor) -> list[int]:
         """Patches of photographs of ``sizes (n, 2)`` pixels at training size, before merging."""
-        scale = (self.max_size / sizes.double().amin(1, keepdim=True)).clamp(max=1)
-        return ((sizes * scale).long() // self.patch_size).prod(1).tolist()
+        shortest = sizes.double().amin(1, keepdim=True)
+        scale = shortest.clamp(max=self.max_size).clamp(min=self.patch_size) / shortest
+        return ((sizes * scale).long() // self.patch_size).clamp(min=1).prod(1).tolist()
 
     def _built(self, photos: Photos | None) -> Photos:
         if photos is None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from qlip.data.readable import check_unreadable, log_skipped
 from qlip.files import replacing_file
 from qlip.images.processor import QlipImageProcessor
 from qlip.images.read import read_image
@@ -22,12 +24,7 @@ from qlip.images.read import read_image
 log = logging.getLogger(__name__)
 
 Encode = Callable[[Tensor], Tensor]
-MAX_UNREADABLE = 0.01
 BLOCK = 256  # images of one cache file: seconds of work, which is what a kill costs and a rank takes at a time
-
-
-class UnreadableImages(OSError):
-    """More than 1 % of the images cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -88,10 +85,10 @@ class _StandardViews(Dataset[_View | None]):
     def __getitem__(self, index: int) -> _View | None:
         try:
             image = read_image(self.files[index])
-        except (OSError, ValueError, SyntaxError) as error:  # PIL raises SyntaxError for broken PNGs
-            log.warning("skipping %s: %s", self.files[index], error)
+            return self.processor.prepare(image), (image.height, image.width)
+        except (OSError, ValueError) as error:
+            log_skipped(self.files[index], error)
             return None
-        return self.processor.prepare(image), (image.height, image.width)
 
 
 def weights_digest(module: nn.Module) -> str:
@@ -105,8 +102,17 @@ def weights_digest(module: nn.Module) -> str:
 
 def cache_key(encoder_digest: str, processor: QlipImageProcessor, files: Sequence[Path]) -> str:
     """sha256 of all that the targets depend on: weights, preprocessing, and each file's path, size and time."""
-    stats = [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    stats = [(os.path.realpath(file), *_stat(file)) for file in files]
     return hashlib.sha256(json.dumps([encoder_digest, repr(processor), stats]).encode()).hexdigest()
+
+
+def _stat(file: Path) -> tuple[int, int]:
+    """Size and time of a file; zeros for one that cannot be found, such as a dangling link, which reading will name."""
+    try:
+        status = file.stat()
+    except OSError:
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
 
 
 @dataclass(frozen=True)
@@ -179,11 +185,7 @@ def load_or_compute(
     shard.barrier()
     compute(blocks)
     targets = _joined(blocks)
-    unreadable = int((~targets.readable).sum())
-    if unreadable > MAX_UNREADABLE * len(files):
-        raise UnreadableImages(
-            f"data.root: {unreadable} of {len(files)} images cannot be read (at most 1 % may fail); the log names them"
-        )
+    check_unreadable(int((~targets.readable).sum()), len(files), "data.root")
     return targets
 
 
@@ -229,7 +231,8 @@ def _stacked(images: Sequence[_Target | None]) -> Targets:
 def _joined(blocks: Sequence[_Block]) -> Targets:
     """The targets of all blocks; one without a readable image does not know the width and takes that of the others."""
     targets = [targets for block in blocks if (targets := block.read()) is not None]
-    assert len(targets) == len(blocks), "a cache file vanished while it was in use"
+    if len(targets) != len(blocks):
+        raise OSError(f"data.cache_dir: a file of {blocks[0].path.parent} vanished while it was in use; run again")
     width = max(t.cls.shape[1] for t in targets)
     return Targets(torch.cat([t.cls.expand(-1, width) for t in targets]), torch.cat([t.sizes for t in targets]))
 

@@ -1,5 +1,7 @@
 """What happens to a picture before it is cut, what it will cost, and what a call may change."""
 
+import base64
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from transformers.models.llava import LlavaImageProcessor
 import qlip
 from qlip import QlipImageProcessor, Quadtree
 from qlip.images.processor import OPTIONS
-from qlip.images.read import pad_to_square
+from qlip.images.read import pad_to_square, to_rgb
 from tests.families.conftest import NEW, ONE, TWO
 from tests.families.tiny_llava import scene
 
@@ -139,8 +141,30 @@ def test_bad_values_are_refused_by_name(pair, pictures):
         pair[1](images=pictures[0], text=ONE, crop="middle")
     with pytest.raises(ValueError, match="max_tokens: got 1, but an image of 16 x 16"):
         pair[1](images=pictures[0], text=ONE, max_tokens=1)
-    with pytest.raises(ValueError, match="less than one patch"):
-        pair[1](images=scene(8, 8, 0), text=ONE, size=None)
+
+
+def test_a_path_gives_the_same_pixels_as_the_picture_in_it(pair, tmp_path):
+    """transformers would cut 16 bits off at 255 and lay transparency over black."""
+    wide = Image.fromarray(np.linspace(0, 65535, 64 * 64).astype(np.uint16).reshape(64, 64))
+    clear = Image.new("RGBA", (64, 64), (10, 20, 30, 0))
+    for number, picture in enumerate([wide, clear]):
+        path = tmp_path / f"{number}.png"
+        picture.save(path)
+        address = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+        wanted = pair[1](images=picture, text=ONE)["pixel_values"][0][0]
+        assert torch.equal(wanted, pair[1].image_processor.settings(np.asarray(to_rgb(picture))).patches[0])
+        for image in (path, str(path), path.read_bytes(), address, [path], [[path]]):
+            assert torch.equal(pair[1](images=image, text=ONE)["pixel_values"][0][0], wanted)
+
+
+def test_pictures_that_cannot_be_had_are_named(pair, tmp_path):
+    for image in (tmp_path / "missing.png", str(tmp_path / "missing.png"), "http://127.0.0.1:9/a.png"):
+        with pytest.raises(OSError, match=f"^image: {image} cannot be"):
+            pair[1](images=image, text=ONE)
+    with pytest.raises(OSError, match="not encoded in base64"):
+        pair[1](images="data:image/png;base64,?", text=ONE)
+    with pytest.raises(TypeError, match="image: got int; takes a PIL image"):
+        pair[1](images=3, text=ONE)
 
 
 @pytest.mark.parametrize("size", [224, None])

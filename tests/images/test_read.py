@@ -1,5 +1,13 @@
 """Pictures of every kind, and the preprocessing of a picture against Hugging Face's."""
 
+import os
+import re
+import struct
+import warnings
+import zlib
+from pathlib import Path
+from random import Random
+
 import numpy as np
 import pytest
 import skimage.data
@@ -8,7 +16,7 @@ from PIL import Image
 from transformers import CLIPImageProcessorPil
 
 from qlip import QlipImageProcessor, Quadtree
-from qlip.images.read import centre_crop, read_image, to_rgb
+from qlip.images.read import centre_crop, read_image, read_size, to_rgb
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (20, 30), dtype=np.uint8)
@@ -114,41 +122,193 @@ def test_sixteen_bit_grey_is_scaled_and_not_cut_off(tmp_path, name):
     assert got[-1, -1].tolist() == [255, 255, 255]
 
 
-@pytest.mark.parametrize("mode", ["I", "F"])
-@pytest.mark.parametrize(("top", "scale"), [(200, 1), (65535, 257)])
-def test_wide_modes_of_either_range(mode, top, scale):
-    values = np.linspace(0, top, 600).reshape(20, 30).astype(np.int32)
-    got = pixels(to_rgb(Image.fromarray(values).convert(mode)))
-    assert np.abs(got[..., 0].astype(float) - values / scale).max() <= 1
+def test_the_wide_mode_of_integers_holds_sixteen_bits() -> None:
+    values = np.linspace(0, 65535, 600).reshape(20, 30).astype(np.int32)
+    np.testing.assert_array_equal(pixels(to_rgb(Image.fromarray(values)))[..., 0], values // 257)
 
 
-def test_a_broken_file_is_an_os_error(tmp_path):
+def test_the_wide_mode_of_floats_is_an_array_of_floats() -> None:
+    np.testing.assert_array_equal(pixels(to_rgb(Image.fromarray((GREY / 255).astype(np.float32)))), grey_as_rgb(GREY))
+
+
+@pytest.mark.parametrize("top", [1, 255, 256, 65535])
+def test_a_dim_picture_of_sixteen_bits_stays_dim(tmp_path, top):
+    values = (RNG.random((20, 30)) * top).astype(np.uint16)
+    for name in ("dim.png", "dim.tif", "dim.pgm"):
+        Image.fromarray(values).save(tmp_path / name)
+        np.testing.assert_array_equal(pixels(read_image(tmp_path / name)), grey_as_rgb(values // 257))
+
+
+def test_the_transparent_grey_of_sixteen_bits_is_white(tmp_path):
+    values = np.array([[7000, 7001, 65535]], dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / "image.png", transparency=7001)
+    assert pixels(read_image(tmp_path / "image.png"))[0, :, 0].tolist() == [27, 255, 255]
+
+
+def test_a_file_that_is_no_whole_picture_is_an_os_error_that_names_it(tmp_path):
     whole, cut = tmp_path / "whole.png", tmp_path / "cut.png"
     Image.fromarray(RGB).save(whole)
     cut.write_bytes(whole.read_bytes()[:-200])
     (tmp_path / "text.png").write_text("no image")
-    for name in ("cut.png", "text.png", "missing.png"):
-        with pytest.raises(OSError, match=r".+"):
-            read_image(tmp_path / name)
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "dangling.png").symlink_to(tmp_path / "gone")
+    (tmp_path / "circle.png").symlink_to(tmp_path / "circle.png")
+    (tmp_path / "folder.png").mkdir()
+    os.mkfifo(tmp_path / "pipe.png")
+    names = ["cut", "text", "empty", "dangling", "circle", "folder", "pipe", "missing"]
+    for path in [*(tmp_path / f"{name}.png" for name in names), Path("/dev/zero"), Path("nul\0")]:
+        for read in (read_image, to_rgb, read_size):
+            if path.stem == "cut" and read is read_size:
+                continue
+            with pytest.raises(OSError, match=f"^image: {re.escape(str(path))} cannot be read as a picture: .+"):
+                read(path)
+
+
+def test_only_formats_of_pixels_are_read(tmp_path, monkeypatch):
+    """Pillow hands PostScript to Ghostscript."""
+    monkeypatch.setattr("subprocess.check_call", lambda *_, **__: pytest.fail("started a program"))
+    Image.fromarray(RGB).save(tmp_path / "image.png", "EPS")
+    with pytest.raises(OSError, match="of no format that is read"):
+        read_image(tmp_path / "image.png")
+
+
+def header(width: int, height: int) -> bytes:
+    """A PNG that claims a size and holds nothing."""
+    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body)) + b"\0\0\0\0IDAT"
+
+
+@pytest.mark.parametrize(("width", "height"), [(20_000, 20_000), (201, 1), (1, 3000), (9460, 9460), (0, 5)])
+def test_the_size_is_checked_before_anything_is_decoded(tmp_path, width, height):
+    (tmp_path / "image.png").write_bytes(header(width, height))
+    for picture in (tmp_path / "image.png", header(width, height)):
+        with pytest.raises(OSError, match="takes at most 89,478,485 pixels" if height - 5 else "."):
+            to_rgb(picture)
+
+
+@pytest.mark.parametrize("kind", [Image.fromarray, np.asarray, torch.from_numpy])
+def test_pictures_in_memory_have_the_same_limits(kind):
+    to_rgb(kind(np.zeros((1, 200), np.uint8)))
+    with pytest.raises(ValueError, match="got 201 x 1 pixels; takes at most 89,478,485 pixels, and at most 200 times"):
+        to_rgb(kind(np.zeros((1, 201), np.uint8)))
+
+
+def in_every_way(picture: Image.Image, folder: Path) -> dict[str, object]:
+    """One picture without loss by path, as bytes, opened and not decoded, decoded, and as array and tensor where they can say
+    the same."""
+    path = folder / "image.png"
+    if picture.mode in ("CMYK", "F"):
+        path = path.with_suffix(".tif")
+    picture.save(path)
+    ways: dict[str, object] = {"path": path, "text": str(path), "bytes": path.read_bytes(), "opened": Image.open(path)}
+    if "transparency" not in picture.info:
+        ways["decoded"] = picture
+    if picture.mode in ("1", "L", "RGB", "RGBA", "I;16", "F") and "transparency" not in picture.info:
+        values = np.asarray(picture)
+        ways["array"] = values
+        ways["tensor"] = torch.from_numpy(
+            values.copy() if values.ndim == 2 else np.ascontiguousarray(np.moveaxis(values, -1, 0))
+        )
+        if values.ndim == 3:
+            ways |= {
+                "array, channels first": np.moveaxis(values, -1, 0),
+                "tensor, channels last": torch.from_numpy(values.copy()),
+            }
+    return ways
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "I;16", "F"])
+@pytest.mark.parametrize("seed", range(6))
+def test_a_picture_is_the_same_however_it_is_handed_over(tmp_path, mode, seed):
+    random = np.random.default_rng(seed)
+    height, width = random.integers(5, 40, 2)
+    values = random.integers(0, 256, (height, width, 4), dtype=np.uint8)
+    if mode == "I;16":
+        picture = Image.fromarray(random.integers(0, [300, 65536][seed % 2], (height, width), dtype=np.uint16))
+    elif mode == "F":
+        picture = Image.fromarray(random.random((height, width), dtype=np.float32))
+    else:
+        picture = Image.fromarray(values).convert(mode)
+    results = {name: pixels(to_rgb(way)) for name, way in in_every_way(picture, tmp_path).items()}
+    for name, result in results.items():
+        np.testing.assert_array_equal(result, results["path"], err_msg=name)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "I;16"])
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_orientation_is_applied_by_every_way(tmp_path, mode, orientation):
+    upright = {"L": GREY, "RGB": RGB, "I;16": GREY.astype(np.uint16) * 257}[mode]
+    turned = ORIENTATIONS[orientation](upright if upright.ndim == 3 else upright[..., None])
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.ascontiguousarray(turned if mode == "RGB" else turned[..., 0])).save(
+        tmp_path / "image.png", exif=exif
+    )
+    for way in (tmp_path / "image.png", (tmp_path / "image.png").read_bytes(), Image.open(tmp_path / "image.png")):
+        np.testing.assert_array_equal(pixels(to_rgb(way)), RGB if mode == "RGB" else grey_as_rgb(GREY))
+    assert read_size(tmp_path / "image.png") == read_size((tmp_path / "image.png").read_bytes()) == (30, 20)
+
+
+def test_colour_of_sixteen_bits_is_what_pillow_makes_of_the_file(tmp_path):
+    values = RNG.integers(0, 65536, (6, 8, 3), dtype=np.uint16)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 8, 6, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    body = b"".join(struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks)
+    np.testing.assert_array_equal(pixels(to_rgb(b"\x89PNG\r\n\x1a\n" + body)), pixels(to_rgb(values)))
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_damaged_files_are_read_or_are_one_os_error(seed, tmp_path):
+    """Bytes of files with EXIF are changed at random; the EXIF block of a JPEG raises half a dozen kinds of errors."""
+    random, exif = Random(seed), Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "maker"
+    exif.get_ifd(0x8769)[0x9003] = "2020:01:01 00:00:00"
+    kind = ["JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP"][seed % 6]
+    Image.fromarray(RGB).save(tmp_path / "image", kind, **({} if kind in ("GIF", "BMP") else {"exif": exif}))
+    data = bytearray((tmp_path / "image").read_bytes())
+    for _ in range(random.choice([1, 3, 10])):
+        data[random.randrange(min(len(data), 200))] = random.randrange(256)
+    (tmp_path / "image").write_bytes(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            assert to_rgb(tmp_path / "image").mode == "RGB"
+        except OSError as error:
+            assert str(tmp_path / "image") in str(error)  # noqa: PT017
 
 
 @pytest.mark.parametrize(
     ("image", "error", "message"),
     [
         (None, TypeError, "image: got NoneType; takes a PIL image, a path"),
-        (np.zeros((4, 4, 2), np.uint8), ValueError, r"got an array of shape \(4, 4, 2\)"),
+        (np.zeros((5, 4, 2), np.uint8), ValueError, r"got an array of shape \(5, 4, 2\)"),
         (np.zeros((2, 4, 4, 3), np.uint8), ValueError, r"got an array of shape \(2, 4, 4, 3\)"),
         (np.zeros((0, 4, 3), np.uint8), ValueError, r"got an array of shape \(0, 4, 3\)"),
-        (np.zeros((4, 4, 3), np.int64), ValueError, "got an array of int64; takes uint8, uint16 or floats"),
+        (np.zeros((4, 4, 3), np.int64), ValueError, "got an array of int64; takes uint8, uint16, booleans or floats"),
         (np.full((4, 4), 1.5), ValueError, "got floats from 1.5 to 1.5; takes floats in"),
         (np.full((4, 4), -0.5), ValueError, "not normalised: qlip normalises"),
-        (np.full((4, 4), np.nan), ValueError, "got floats from nan to nan"),
+        (np.full((4, 4), np.nan), ValueError, "got floats from nan to nan.*every value finite"),
+        (np.full((4, 4), np.inf), ValueError, "got floats from inf to inf.*every value finite"),
+        (RGB.astype(np.float32), ValueError, "got floats from 0 to 255.*values in 0..255 are taken as uint8"),
+        (Image.fromarray(GREY).convert("F"), ValueError, "got floats from 0 to 255"),
+        (
+            Image.fromarray(GREY).convert("I"),
+            ValueError,
+            "mode I with values from 0 to 255, which may be of any number",
+        ),
+        (np.zeros((4, 4, 3), object), ValueError, "got an array of object"),
         (torch.zeros(2, 3, 4, 4), ValueError, "got an array of shape"),
     ],
 )
 def test_errors_say_what_is_taken(image, error, message):
     with pytest.raises(error, match=message):
         to_rgb(image)
+
+
+def test_a_tensor_without_values_is_refused():
+    for tensor in (torch.zeros(3, 4, 4, device="meta"), torch.zeros(3, 4, 4).to_sparse()):
+        with pytest.raises(ValueError, match="without readable values"):
+            to_rgb(tensor)
 
 
 def test_an_odd_margin_leaves_the_extra_pixel_at_the_end():
@@ -206,7 +366,14 @@ def test_images_of_any_kind_and_size_make_one_batch(tmp_path):
     [
         (lambda: QlipImageProcessor(crop="centre"), "crop: got 'centre'; takes 'patch', 'square', 'units'"),
         (lambda: QlipImageProcessor(size=10), r"size: got 10; takes at least one patch \(14 pixels\), or None"),
-        (lambda: QlipImageProcessor(None)(np.zeros((10, 50, 3), np.uint8)), "got 50 x 10 pixels, .* one patch of 14"),
+        (
+            lambda: QlipImageProcessor(10**5)(RGB),
+            r"got 30 x 20 pixels, which size=100000 makes .* at most 16,777,216 pixels",
+        ),
+        (
+            lambda: QlipImageProcessor(pad="square")(np.zeros((100, 10_000), np.uint8)),
+            "got 10000 x 10000 pixels; takes at most",
+        ),
         (lambda: QlipImageProcessor()([]), "takes at least one item"),
     ],
 )
@@ -219,3 +386,11 @@ def test_a_flat_tensor_is_grey_and_upright() -> None:
     grey = torch.arange(6, dtype=torch.uint8).view(2, 3)
     assert to_rgb(grey).size == (3, 2)
     assert to_rgb(grey).getpixel((2, 1)) == (5, 5, 5)
+
+
+@pytest.mark.parametrize(("height", "width", "shape"), [(10, 50, (14, 70)), (3, 3, (14, 14)), (1, 200, (14, 2800))])
+@pytest.mark.parametrize("crop", ["patch", "units"])
+def test_a_picture_smaller_than_a_patch_is_enlarged_to_one(height, width, shape, crop):
+    processor = QlipImageProcessor(None, crop)
+    assert processor.prepare(np.zeros((height, width, 3), np.uint8)).shape == (3, *shape)
+    assert processor.count_tokens(np.zeros((height, width, 3), np.uint8)) == [shape[1] // 14]

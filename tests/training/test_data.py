@@ -130,3 +130,28 @@ def test_tokens_at_once_must_be_positive() -> None:
 def test_merge_must_be_a_probability(merge: float | tuple[float, float]) -> None:
     with pytest.raises(ValueError, match="merge: got"):
         QlipDataModule("samples", merge=merge)
+
+
+def test_odd_photographs_among_many_are_named_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = draw_photos(tmp_path / "photos", 300)
+    Image.new("RGB", (9, 30)).save(root / "tiny.png")  # smaller than a patch, which is enlarged
+    (root / "dangling.png").symlink_to(root / "gone")
+    Image.new("RGB", (190, 1)).save(root / "thin.png")  # can be read, but not shown at 560 x 106,400 pixels
+    data = built(root, tmp_path, max_size=560, val_sizes=(42, 900))
+    assert {path.name for path in data.unreadable} == {"dangling.png", "thin.png"}
+    assert "dangling.png cannot be read" in caplog.text
+    assert "thin.png: image: got 190 x 1 pixels" in caplog.text
+    files = data.train.files + data.val.files
+    assert root / "tiny.png" in files
+    for photos in (data.train, data.val):
+        for index, file in enumerate(photos.files):
+            if file.name == "tiny.png":
+                dataset = TrainingPhotos(photos, data.max_size, data.merge, 14)
+                assert len(dataset[SeededIndex(index, 0)][0].coords[0]) == photos.tokens[index] == 3
+
+
+def test_too_many_that_cannot_be_shown_stop_the_run(tmp_path: Path) -> None:
+    root = draw_photos(tmp_path / "photos", 20)
+    Image.new("RGB", (190, 1)).save(root / "thin.png")
+    with pytest.raises(OSError, match=r"data.root: 1 of 2\d images cannot be read"):
+        built(root, tmp_path, val_sizes=(900,), val_limit=100)

@@ -11,9 +11,10 @@ import torch.multiprocessing as mp
 from torch import Tensor
 
 from qlip.core.quadtree import Quadtree
+from qlip.data.readable import UnreadableImages
 from qlip.images.processor import QlipImageProcessor
 from qlip.images.read import read_image
-from qlip.training.targets import Encode, Shard, Targets, UnreadableImages, load_or_compute, weights_digest
+from qlip.training.targets import Encode, Shard, Targets, load_or_compute, weights_digest
 from tests.training.conftest import draw_photos
 
 PROCESSOR = QlipImageProcessor(56, "square", Quadtree(criterion="uniform"))

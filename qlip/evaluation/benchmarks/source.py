@@ -1,16 +1,15 @@
 """Where the rows and pictures of a benchmark come from: the Hub at a revision, or a folder."""
 
-import io
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TypedDict
 
 import datasets
 from huggingface_hub import HfApi
-from PIL import Image
 
-from qlip.images.read import ImageLike
+from qlip.images.read import ImageLike, read_size
 
 
 class EncodedImage(TypedDict):
@@ -20,12 +19,12 @@ class EncodedImage(TypedDict):
     path: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Source:
     """Rows of a benchmark and where they are from.
 
     Attributes:
-        rows: With pictures in a column ``image``: decoded by `datasets`, or a path relative to ``root``.
+        rows: With pictures in a column ``image``: of `datasets`' own kind, or a path relative to ``root``.
         origin: Hub id or folder.
         revision: Commit on the Hub; None for a folder.
         root: Folder of the pictures, where the rows hold paths.
@@ -42,30 +41,32 @@ class Source:
         Raises:
             ValueError: if the row has none.
         """
-        image = self.rows[row]["image"]
+        image = self._undecoded[row]["image"]
         if image is None:
             raise ValueError(f"data: row {row} of {self.origin} has no image; takes rows with one")
-        if isinstance(image, str):
-            return (self.root or Path()) / image
-        return image
+        return self._file(image)
 
     def sizes(self) -> list[tuple[int, int]]:
-        """Width and height of the picture of every row, from its header alone."""
-        rows = self.rows
-        if isinstance(rows.features["image"], datasets.Image):
-            rows = rows.cast_column("image", datasets.Image(decode=False))
-        return [self._size(value) for value in rows.select_columns("image")["image"]]
+        """Width and height of the picture of every row, from its header alone; zeros where it cannot be read."""
+        return [self._size(value) for value in self._undecoded.select_columns("image")["image"]]
 
-    def _size(self, value: str | EncodedImage) -> tuple[int, int]:
-        file: Path | str | io.BytesIO
-        if isinstance(value, str):
-            file = (self.root or Path()) / value
-        elif value["bytes"] is not None:
-            file = io.BytesIO(value["bytes"])
-        else:
-            file = value["path"]
-        with Image.open(file) as picture:
-            return picture.size
+    @cached_property
+    def _undecoded(self) -> datasets.Dataset:
+        """The rows with their pictures as files: decoding is for `qlip.images.read`, which names what it cannot read."""
+        if isinstance(self.rows.features["image"], datasets.Image):
+            return self.rows.cast_column("image", datasets.Image(decode=False))
+        return self.rows
+
+    def _file(self, image: str | EncodedImage) -> Path | bytes:
+        if isinstance(image, str):
+            return (self.root or Path()) / image
+        return Path(image["path"]) if image["bytes"] is None else image["bytes"]
+
+    def _size(self, value: str | EncodedImage | None) -> tuple[int, int]:
+        try:
+            return (0, 0) if value is None else read_size(self._file(value))
+        except OSError:
+            return 0, 0  # asking for the picture itself will say why
 
 
 def load_rows(hub: str, config: str | None, split: str, data: Path | None, revision: str | None) -> Source:

@@ -18,9 +18,10 @@ from qlip.evaluation.report import figures, tables
 from qlip.evaluation.report.page import METHOD, STYLE
 from qlip.evaluation.report.paper import read_sweeps
 from qlip.evaluation.results import BIAS, Group, Result, find_results, group_results, read_points
-from qlip.files import write_bytes, write_text
+from qlip.files import replacing_folder, write_bytes, write_text
 
 UNCUT = "uniform"
+PARTS = ("index.html", "report.md", "tables", "figures")  # whatever else lies in the folder is the user's
 Exhibit = tuple[str, "tables.Table | Figure"]  # with its name
 
 
@@ -40,7 +41,7 @@ class Section:
 
 
 def write_report(config: ReportConfig) -> Path:
-    """Write ``index.html``, ``report.md``, ``tables/*.csv`` and ``figures/*.png``; returns the page.
+    """Write ``index.html``, ``report.md``, ``tables/*.csv`` and ``figures/*.png``, whole or not at all; returns the page.
 
     Raises:
         ValueError: if there is no finished run.
@@ -50,6 +51,12 @@ def write_report(config: ReportConfig) -> Path:
     sections = [*our_sections(groups, config.paper), *bias_sections(config.dir)]
     if config.paper.is_dir():
         sections.append(paper_section(config.paper))
+    with replacing_folder(out, PARTS) as new:
+        _write_sections(sections, new)
+    return out / "index.html"
+
+
+def _write_sections(sections: Sequence[Section], out: Path) -> None:
     pages, lines = [], ["# QLIP: evaluation", ""]
     for section in sections:
         body, markdown = [], []
@@ -60,9 +67,7 @@ def write_report(config: ReportConfig) -> Path:
         pages.append(f"<section><h2>{html.escape(section.title)}</h2><p>{section.text}</p>{''.join(body)}</section>")
         lines += [f"## {section.title}", "", section.text.replace("<b>", "**").replace("</b>", "**"), "", *markdown]
     write_text(out / "report.md", "\n".join(lines) + "\n")
-    page = out / "index.html"
-    write_text(page, _page("".join(pages)))
-    return page
+    write_text(out / "index.html", _page("".join(pages)))
 
 
 def our_sections(groups: list[Group], paper: Path) -> Iterator[Section]:

@@ -17,7 +17,7 @@ from qlip.evaluation.names import Dtype, Style
 from qlip.evaluation.run.prompts import prompt
 from qlip.evaluation.run.stock import StockProcessor
 from qlip.families import FAMILIES, Converted
-from qlip.images.read import ImageLike, pad_to_square, to_rgb
+from qlip.images.read import ImageLike, check_size, pad_to_square, to_rgb
 from qlip.shipped import shipped
 from qlip.zoo.position_file import saved_position
 
@@ -92,11 +92,18 @@ class Arm:
         return {"images_kwargs": dict(self.stock.within(self.vision.max_tokens, width, height))}
 
     def cost(self, width: int, height: int) -> int:
-        """The most image tokens that a picture can take, from its size alone; what batches are sorted by."""
+        """The most image tokens that a picture can take, from its size alone; what batches are sorted by.
+
+        Zero for a picture that cannot be shown; preparing it will say why.
+        """
         if self.vision.baseline:
             most = self.stock.tokens(width, height)
         else:
-            h, w = self.processor.image_processor.settings.grid(height, width)
+            try:
+                check_size(width, height)
+                h, w = self.processor.image_processor.settings.grid(height, width)
+            except ValueError:
+                return 0
             most = h * w
         return most if self.vision.baseline in ("crop", "pad") else min(most, self.vision.max_tokens or most)
 

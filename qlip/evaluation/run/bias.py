@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from qlip.core.patches import PatchBatch
 from qlip.core.position import PositionMLP
 from qlip.core.quadtree import Quadtree
+from qlip.data.readable import readable_pictures
 from qlip.data.sources import list_pictures
 from qlip.encoder import QlipVisionModel
 from qlip.evaluation.config import BiasConfig
@@ -34,14 +35,16 @@ def run_bias(config: BiasConfig) -> list[BiasPoint]:
 
     Raises:
         ValueError: if an option is not taken.
-        OSError: if there is no image or one cannot be read, or the CLIP or the MLP cannot be found.
+        OSError: if there is no image or more than 1 % cannot be read, or the CLIP or the MLP cannot be found.
     """
-    files = list_pictures(config.images)[: config.limit]
+    listed = list_pictures(config.images)[: config.limit]
     if config.device == "auto":
         config = replace(config, device="cuda" if torch.cuda.is_available() else "cpu")
     clip = load_clip(config.clip)
     module: nn.Module = clip  # whose `to` has its types
     module.to(config.device).eval().requires_grad_(False)
+    p, largest = clip.config.patch_size, max(config.sizes[1], clip.config.image_size)
+    files = readable_pictures(listed, [QlipImageProcessor(largest, "square", Quadtree(patch_size=p))], "images")
     models = {name: QlipVisionModel.from_clip(clip, config.mlp if name == "mlp" else name) for name in config.positions}
     points = list(measure(clip, models, files, config))
     write_all(points, config, residuals(models, position_table(clip)), len(files))

@@ -1,6 +1,7 @@
 """Asking questions with Lightning: batches sorted by tokens, shared out over devices, every answer on disk at once."""
 
 import copy
+import logging
 import time
 import zlib
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,9 @@ from qlip.evaluation.benchmarks.source import Source
 from qlip.evaluation.journal import Journal
 from qlip.evaluation.names import Style
 from qlip.evaluation.run.arm import Arm, Inputs, PreparedQuestion
+from qlip.images.read import to_rgb
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,11 @@ class Batches(Sampler[list[int]]):
         return len(self.batches)
 
 
-class PreparedQuestions(Dataset[tuple[Question, PreparedQuestion]]):
-    """Questions as an arm wants them: picture read and cut, prompt in tokens."""
+Prepared = tuple[Question, PreparedQuestion]
+
+
+class PreparedQuestions(Dataset[Prepared | None]):
+    """Questions as an arm wants them, picture read and cut, prompt in tokens; None where the picture cannot be read."""
 
     def __init__(self, questions: Sequence[Question], source: Source, arm: Arm, style: Style) -> None:
         self.questions, self.source, self.arm, self.style = questions, source, arm, style
@@ -66,12 +73,16 @@ class PreparedQuestions(Dataset[tuple[Question, PreparedQuestion]]):
     def __len__(self) -> int:
         return len(self.questions)
 
-    def __getitem__(self, index: int) -> tuple[Question, PreparedQuestion]:
+    def __getitem__(self, index: int) -> Prepared | None:
         question = self.questions[index]
         # by its name, so that an answer does not hang on the batch, the rank, or how often a run was stopped
         seed = zlib.crc32(f"{self.arm.vision.seed}:{question.id}".encode())
-        image = self.source.image(question.row)
-        return question, self.arm.prepare(image, self.arm.prompt(question.prompt, self.style), seed)
+        try:
+            picture = to_rgb(self.source.image(question.row))
+        except (OSError, ValueError) as error:
+            log.warning("skipping question %s, row %d of %s: %s", question.id, question.row, self.source.origin, error)
+            return None
+        return question, self.arm.prepare(picture, self.arm.prompt(question.prompt, self.style), seed)
 
 
 class QuestionData(L.LightningDataModule):
@@ -101,7 +112,7 @@ class QuestionData(L.LightningDataModule):
         self.questions, self.source, self.arm, self.style, self.journal = questions, source, arm, style, journal
         self.batch_size, self.workers = batch_size, workers
 
-    def predict_dataloader(self) -> DataLoader[tuple[Question, PreparedQuestion]]:
+    def predict_dataloader(self) -> DataLoader[Prepared | None]:
         """Batches of open questions, this rank's alone."""
         trainer = self.trainer
         assert trainer is not None, "Lightning attaches one before it asks for batches"
@@ -114,14 +125,17 @@ class QuestionData(L.LightningDataModule):
         batches = Batches(costs, self.batch_size, trainer.global_rank, trainer.world_size)
         return DataLoader(dataset, batch_sampler=batches, collate_fn=self._collate, num_workers=self.workers)
 
-    def _collate(self, pairs: list[tuple[Question, PreparedQuestion]]) -> QuestionBatch:
+    def _collate(self, prepared: list[Prepared | None]) -> QuestionBatch | None:
+        pairs = [pair for pair in prepared if pair is not None]
         items = [item for _, item in pairs]
-        return QuestionBatch([question for question, _ in pairs], items, self.arm.collate(items))
+        return QuestionBatch([question for question, _ in pairs], items, self.arm.collate(items)) if items else None
 
     def transfer_batch_to_device(
-        self, batch: QuestionBatch, device: torch.device, dataloader_idx: int
-    ) -> QuestionBatch:
+        self, batch: QuestionBatch | None, device: torch.device, dataloader_idx: int
+    ) -> QuestionBatch | None:
         """Move the inputs; questions stay."""
+        if batch is None:
+            return None
         inputs = super().transfer_batch_to_device(batch.inputs, device, dataloader_idx)
         return QuestionBatch(batch.questions, batch.items, inputs)
 
@@ -142,8 +156,10 @@ class Answering(L.LightningModule):
         self.arm, self.benchmark, self.style, self.journal = arm, benchmark, style, journal
         self.model, self.max_new_tokens = arm.model, max_new_tokens
 
-    def predict_step(self, batch: QuestionBatch, batch_idx: int) -> int:
-        """Ask one batch and return the number of its answers; its seconds are shared out equally."""
+    def predict_step(self, batch: QuestionBatch | None, batch_idx: int) -> int:
+        """Ask one batch and return the number of its answers; its seconds are shared out equally. None has no questions left."""
+        if batch is None:
+            return 0
         start = time.perf_counter()
         if batch.questions[0].candidates:
             answers = [self.likeliest(*pair) for pair in zip(batch.questions, batch.items, strict=True)]

@@ -12,6 +12,7 @@ import lightning as L
 from lightning.pytorch.callbacks import RichProgressBar
 
 from qlip._version import __version__
+from qlip.data.readable import check_unreadable
 from qlip.evaluation.benchmarks import Benchmark, get_benchmark
 from qlip.evaluation.benchmarks.base import Question, Record
 from qlip.evaluation.benchmarks.source import Source
@@ -32,7 +33,7 @@ def run_vqa(cell: Cell, run: Run) -> ResultFile:
 
     Raises:
         ValueError: if the folder holds another measurement, or an option is not taken.
-        OSError: if data or model are not there.
+        OSError: if data or model are not there, or more than 1 % of the pictures cannot be read.
     """
     out = run.out or Path("results") / cell.folder
     benchmark = get_benchmark(cell.benchmark)
@@ -44,13 +45,15 @@ def run_vqa(cell: Cell, run: Run) -> ResultFile:
     if {question.id for question in questions} - {record["id"] for record in journal.recover()}:
         arm = load_arm(cell.model, cell.vision, cell.model_revision, cell.dtype)
         ask(cell, run, arm, source, questions, journal)
-    records = journal.recover()
     asked = {question.id for question in questions}
-    assert {record["id"] for record in records} == asked, "a question was lost"
+    records = [record for record in journal.recover() if record["id"] in asked]
+    unreadable = sorted(asked - {record["id"] for record in records})
+    check_unreadable(len(unreadable), len(asked), "data")
     result: ResultFile = {
         "config": asdict(cell),
         "data": data,
         **evaluate(benchmark, records),
+        "unreadable": unreadable,
         "batch_size": run.batch_size,
         "versions": versions(),
     }

@@ -16,6 +16,8 @@ from qlip.core.bias import position_gradient_norms
 from qlip.core.patches import PatchBatch
 from qlip.data import sources
 from qlip.encoder import QlipVisionModel
+from qlip.evaluation.config import BiasConfig
+from qlip.evaluation.run.bias import run_bias
 from qlip.evaluation.run.metrics import GridResidual, InterpolationBias, MesoscopicBias
 from qlip.images.processor import QlipImageProcessor
 from qlip.towers.base import position_table
@@ -176,3 +178,24 @@ def test_the_report_draws_figure_4(measured, tmp_path):
     assert "Biases of the encoder (figure 4)" in (tmp_path / "report" / "index.html").read_text()
     assert (tmp_path / "report" / "figures" / "bias0.png").stat().st_size > 10_000
     assert "The paper" not in (tmp_path / "report" / "report.md").read_text()
+
+
+def test_a_picture_that_cannot_be_read_is_left_out_and_counted(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("qlip.data.readable.MAX_UNREADABLE", 0.5)
+    (tmp_path / "in").mkdir()
+    scene(64, 64, 0).save(tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "b.png").write_text("no picture")
+    config = BiasConfig(
+        str(tmp_path / "in"),
+        "random:64x1",
+        sizes=(56, 56, 28),
+        positions=("bicubic",),
+        out=tmp_path / "out",
+        device="cpu",
+    )
+    run_bias(config)
+    assert "b.png cannot be read" in caplog.text
+    assert json.loads((tmp_path / "out" / "bias.json").read_text())["images"] == 1
+    monkeypatch.undo()
+    with pytest.raises(OSError, match="images: 1 of 2 images cannot be read"):
+        run_bias(config)

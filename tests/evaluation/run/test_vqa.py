@@ -7,6 +7,7 @@ import pytest
 
 from qlip.cli import main
 from qlip.evaluation.benchmarks import BENCHMARKS
+from qlip.evaluation.benchmarks.source import Source
 from qlip.evaluation.cell import Cell, Run
 from qlip.evaluation.journal import Journal
 from qlip.evaluation.run.arm import load_arm
@@ -58,7 +59,7 @@ def test_command_line(cell, data_folders, tmp_path, capsys):
     [
         ({"benchmark": "gqa"}, "benchmark: got 'gqa'; known are vstar"),
         ({"scoring": "likelihood"}, "scoring: got 'likelihood'; pope takes 'letters'"),
-        ({"limit": 0}, "limit: got 0; takes a positive number"),
+        ({"limit": 0}, "limit: got 0; takes a whole number from 1"),
         ({"data": "/nowhere"}, "data: got /nowhere, which is no folder"),
     ],
 )
@@ -199,3 +200,18 @@ def test_every_line_is_on_disk_before_append_returns(tmp_path, monkeypatch):
     monkeypatch.setattr("os.fsync", lambda file: synced.append((tmp_path / "j.jsonl").read_text()))
     Journal(tmp_path / "j.jsonl").append([{"id": "a"}, {"id": "ü"}])
     assert synced == ['{"id": "a"}\n{"id": "ü"}\n']
+
+
+def test_a_question_whose_picture_cannot_be_read_is_left_out_and_named(
+    cell, data_folders, tmp_path, monkeypatch, caplog
+):
+    one, image = Cell(**cell()), Source.image
+    monkeypatch.setattr(Source, "image", lambda self, row: b"no picture" if row == 2 else image(self, row))
+    with pytest.raises(OSError, match="data: 1 of 8 images cannot be read"):
+        run_vqa(one, run(tmp_path, data_folders["pope"]))
+    assert len(lines(tmp_path)) == 7
+    monkeypatch.setattr("qlip.data.readable.MAX_UNREADABLE", 0.2)
+    result = run_vqa(one, run(tmp_path, data_folders["pope"], batch_size=1))
+    (left_out,) = result["unreadable"]
+    assert f"skipping question {left_out}, row 2" in caplog.text
+    assert left_out not in {record["id"] for record in lines(tmp_path)}
