@@ -18,6 +18,14 @@ from qlip.zoo.position_file import POSITION_FILE, check_writable, write_position
 from qlip.zoo.resolve import resolve_position
 
 
+def edge_coords(geometry: Tensor, side: int) -> Tensor:
+    """Where leaves ``(..., 5)`` stand in a table of ``side x side`` entries that ends at the image's edges, ``(..., 2)`` float32.
+
+    Its corner entries are at -1 and 1, see `QlipVisionModel.coords_of`.
+    """
+    return centres(geometry, "edges") * (side / max(side - 1, 1))
+
+
 @dataclass
 class QlipVisionOutput(BaseModelOutputWithPooling):
     """Hugging Face's output of a vision tower, plus the projected class token.
@@ -142,8 +150,7 @@ class QlipVisionModel(nn.Module):
                 f"batch.geometry: got None; a {type(self.vision_model).__name__} places patches by the image's edges and takes "
                 f"a PatchBatch with geometry, as PatchBatch.from_image and QlipImageProcessor make it"
             )
-        side = self.tower.grid
-        return centres(batch.geometry, "edges") * (side / max(side - 1, 1))
+        return edge_coords(batch.geometry, self.tower.grid)
 
     def save_pretrained(self, save_directory: str | Path) -> None:
         """Save the original tower, and the position beside it in ``qlip.safetensors``; `qlip.from_pretrained` reads both.

@@ -134,7 +134,7 @@ def test_criteria_are_compared_at_equal_budgets_and_one_size(tmp_path):
     scores = {name: float(row[0].split()[0]) for name, row in rows.items()}
     derivative, entropy, chance = (scores[f"100 tokens, {name}"] for name in ("derivative", "entropy", "random"))
     assert rows["100 tokens, derivative"][1] == rows["100 tokens, random"][2] == ""
-    assert float(rows["100 tokens, entropy"][1].split()[0]) == pytest.approx(entropy - derivative, abs=0.06)
+    assert float(rows["100 tokens, entropy"][1].split()[0]) == pytest.approx(entropy - derivative, abs=0.16)
     assert float(rows["100 tokens, entropy"][2].split()[0]) == pytest.approx(entropy - chance, abs=0.16)
     assert float(rows["100 tokens, derivative"][2].split()[0]) == pytest.approx(derivative - chance, abs=0.16)
 
