@@ -20,7 +20,7 @@ from torch import Tensor
 from train_step import Shape, apart, shape_and_repeats, write_photographs
 
 from qlip.towers.synthetic import random_clip
-from qlip.training.data import QlipDataModule
+from qlip.training.data import QlipDataModule, View
 
 ROOT = Path(__file__).parents[1]
 STEPS, WARM = 8, 2  # of a fit: those timed, and those before
@@ -76,7 +76,7 @@ def built(root: Path, shape: Shape, cache: Path, workers: int) -> QlipDataModule
     data = QlipDataModule(
         str(root), batch_size=shape.images, max_size=shape.edge, workers=workers, cache_dir=str(cache), val_limit=1
     )
-    data.build(mean_colour, "mean colour", shape.view, 14)
+    data.build(mean_colour, "mean colour", shape.view, View(14))
     return data
 
 

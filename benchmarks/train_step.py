@@ -25,7 +25,7 @@ from qlip.images.read import read_image
 from qlip.towers.synthetic import random_clip
 from qlip.training.batch import TrainBatch
 from qlip.training.config import MLPConfig
-from qlip.training.data import Photos, TrainingPhotos
+from qlip.training.data import Photos, TrainingPhotos, View
 from qlip.training.module import QlipModule
 from qlip.training.sampler import SeededIndex
 
@@ -76,7 +76,7 @@ class Case:
         standard = QlipImageProcessor(shape.view, "square", Quadtree(criterion="uniform"))
         views = torch.stack([standard.prepare(read_image(file)) for file in files])
         targets = torch.cat([self.module.encode_standard(view[None]).float().cpu() for view in views])
-        photos = TrainingPhotos(Photos(files, targets, []), shape.edge, (0.1, 0.1), 14)
+        photos = TrainingPhotos(Photos(files, targets, []), shape.edge, (0.1, 0.1), View(14))
         items = [photos[SeededIndex(i, seed=i)] for i in range(len(files))]
         order = sorted(range(len(files)), key=lambda i: items[i][0].mask.shape[1])  # as the sampler has them
         self.items, self.views = [items[i] for i in order], views[order].to(device)
@@ -104,7 +104,7 @@ def ours(case: Case, *, dtype: torch.dtype, micro_batches: int = 1) -> Callable[
 
 def obvious(case: Case) -> Callable[[], float]:
     """One photograph after the other, padded to the longest of the batch, its target computed on the spot, float32."""
-    module, tower = case.module, case.module.clip.vision_model
+    module, tower = case.module, case.module.backbone.vision_model
     longest = max(patches.mask.shape[1] for patches, _ in case.items)
     padded = []
     for patches, _ in case.items:
@@ -120,7 +120,7 @@ def obvious(case: Case) -> Callable[[], float]:
         states = tower.pre_layrnorm(torch.cat([first[None], tokens])[None])
         for layer in tower.encoder.layers:
             states = layer(states, hidden)
-        return module.clip.visual_projection(tower.post_layernorm(states[:, 0]))
+        return module.backbone.visual_projection(tower.post_layernorm(states[:, 0]))
 
     def step() -> float:
         pairs = zip(padded, case.views, strict=True)

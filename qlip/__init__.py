@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from qlip.core.quadtree import Leaves, Quadtree
     from qlip.encoder import QlipVisionModel
     from qlip.images.processor import QlipImageProcessor
-    from qlip.towers.load import load_clip
+    from qlip.towers.load import load_clip, load_tower
     from qlip.viz import draw_leaves, rebuild
     from qlip.zoo.load import load
 
@@ -32,6 +32,7 @@ _HOME = {
     "from_pretrained": "qlip.conversion",
     "load": "qlip.zoo.load",
     "load_clip": "qlip.towers.load",
+    "load_tower": "qlip.towers.load",
     "patchify": "qlip.core.patches",
     "rebuild": "qlip.viz",
     "restore": "qlip.conversion",
@@ -50,6 +51,7 @@ __all__ = [
     "from_pretrained",
     "load",
     "load_clip",
+    "load_tower",
     "patchify",
     "rebuild",
     "restore",

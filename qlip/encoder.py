@@ -23,6 +23,14 @@ Weighting = Literal["once", "area"]
 CONFIG_KEY = "qlip_weighting"
 
 
+def edge_coords(geometry: Tensor, side: int) -> Tensor:
+    """Where leaves ``(..., 5)`` stand in a table of ``side x side`` entries that ends at the image's edges, ``(..., 2)`` float32.
+
+    Its corner entries are at -1 and 1, see `QlipVisionModel.coords_of`.
+    """
+    return centres(geometry, "edges") * (side / max(side - 1, 1))
+
+
 @dataclass
 class QlipVisionOutput(BaseModelOutputWithPooling):
     """Hugging Face's output of a vision tower, plus the projected class token.
@@ -200,8 +208,7 @@ class QlipVisionModel(nn.Module):
         """
         if self.tower.frame == "corners":
             return batch.coords
-        side = self.tower.grid
-        return centres(self.geometry_of(batch), "edges") * (side / max(side - 1, 1))
+        return edge_coords(self.geometry_of(batch), self.tower.grid)
 
     def geometry_of(self, batch: PatchBatch) -> Tensor:
         """The geometry of the leaves, ``(B, N, 5)``.

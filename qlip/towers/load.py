@@ -1,12 +1,25 @@
-"""Loading the vision side of a CLIP by name."""
+"""Loading a vision tower by name, a CLIP's or any other that is known."""
 
 from typing import Any
 
 import torch
-from transformers import AutoConfig, CLIPVisionModel, CLIPVisionModelWithProjection
+import transformers
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    CLIPVisionModel,
+    CLIPVisionModelWithProjection,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from qlip.shipped import shipped
+from qlip.towers.base import TOWERS
 from qlip.towers.synthetic import random_clip_from_name
+
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+CLIPS = ("clip", "clip_vision_model")
 
 
 def load_clip(name: str, revision: str | None = None) -> CLIPVisionModel | CLIPVisionModelWithProjection:
@@ -21,30 +34,90 @@ def load_clip(name: str, revision: str | None = None) -> CLIPVisionModel | CLIPV
     """
     if name.startswith("random:"):
         return random_clip_from_name(name)
-    name = shipped(name)
-    try:
-        config = AutoConfig.from_pretrained(name, revision=revision)
-    except OSError as error:
-        reason = str(error).splitlines()[0]
-        raise OSError(
-            f"backbone: {name!r} is no folder of a model here and could not be downloaded: {reason}"
-        ) from error
-    if config.model_type not in ("clip", "clip_vision_model"):
+    config = _config(name, revision)
+    if config.model_type not in CLIPS:
         raise ValueError(f"backbone: got {name!r}, a {config.model_type!r} model; takes a CLIP (model type 'clip')")
     projected = config.model_type == "clip" or "CLIPVisionModelWithProjection" in (config.architectures or [])
     kind = _ProjectedVisionSide if projected else CLIPVisionModel
     if config.model_type == "clip":  # a whole CLIP says the width of its projection once, for both sides
         config.vision_config.projection_dim = config.projection_dim
         config = config.vision_config
-    loaded: Any = kind.from_pretrained(
-        name, config=config, revision=revision or "main", dtype=torch.float32, output_loading_info=True
-    )
-    clip, report = loaded
-    if report["missing_keys"]:  # transformers only warns, and makes them up
-        raise ValueError(f"backbone: {name!r} lacks the weights {', '.join(sorted(report['missing_keys']))}")
+    clip = _load(kind, name, config, revision)
     if projected:
         clip.__class__ = CLIPVisionModelWithProjection
     return clip
+
+
+def load_tower(name: str, revision: str | None = None) -> PreTrainedModel:
+    """Load a vision tower with a table of positions, by Hub id or from a local folder; CLIPs as `load_clip` does.
+
+    Takes a tower of a class in `qlip.towers.base.TOWERS`, a classifier built on one, or a whole SigLIP. The weights are float32.
+
+    Raises:
+        OSError: if it cannot be found.
+        ValueError: if there is no such tower in it, or some of its weights are missing.
+    """
+    if name.startswith("random:"):
+        return random_clip_from_name(name)
+    config = _config(name, revision)
+    if config.model_type in CLIPS:
+        return load_clip(name, revision)
+    kinds = {
+        getattr(transformers, host).config_class: getattr(transformers, host)
+        for host in TOWERS
+        if hasattr(transformers, host)
+    }
+    own = next((each for each in (config, getattr(config, "vision_config", None)) if type(each) in kinds), None)
+    if own is None:
+        known = sorted({kind.model_type for kind in kinds})
+        raise ValueError(f"backbone: got {name!r}, a {config.model_type!r} model; takes one of {', '.join(known)}")
+    return _load(kinds[type(own)], name, own, revision)
+
+
+def image_statistics(name: str, revision: str | None = None) -> Statistics:
+    """Mean and standard deviation of the channels that a tower was trained with, each 3 numbers for values in [0, 1].
+
+    Read from the image processor beside the weights; a CLIP may come without one.
+
+    Raises:
+        ValueError: if there is none, and the tower is no CLIP.
+    """
+    clip = name.startswith("random:") or _config(name, revision).model_type in CLIPS
+    try:
+        images = (
+            None if name.startswith("random:") else AutoImageProcessor.from_pretrained(shipped(name), revision=revision)
+        )
+    except (OSError, ValueError) as error:
+        if not clip:
+            raise ValueError(
+                f"backbone: {name!r} has no preprocessor_config.json, which says the mean and deviation of its pictures; save the "
+                f"model's image processor there"
+            ) from error
+        images = None
+    if images is None:
+        return tuple(OPENAI_CLIP_MEAN), tuple(OPENAI_CLIP_STD)
+    return tuple(images.image_mean), tuple(images.image_std)
+
+
+def _config(name: str, revision: str | None) -> PretrainedConfig:
+    try:
+        return AutoConfig.from_pretrained(shipped(name), revision=revision)
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise OSError(
+            f"backbone: {name!r} is no folder of a model here and could not be downloaded: {reason}"
+        ) from error
+
+
+def _load(kind: Any, name: str, config: PretrainedConfig, revision: str | None) -> Any:
+    """A model of a class, in float32."""
+    loaded: Any = kind.from_pretrained(
+        shipped(name), config=config, revision=revision or "main", dtype=torch.float32, output_loading_info=True
+    )
+    model, report = loaded
+    if report["missing_keys"]:  # transformers only warns, and makes them up
+        raise ValueError(f"backbone: {name!r} lacks the weights {', '.join(sorted(report['missing_keys']))}")
+    return model
 
 
 class _ProjectedVisionSide(CLIPVisionModelWithProjection):

@@ -15,7 +15,6 @@ from rich.table import Table
 from torch import Tensor
 
 from qlip.core.quadtree import Quadtree
-from qlip.images.processor import QlipImageProcessor
 from qlip.images.read import read_image
 from qlip.training.batch import TrainBatch
 from qlip.training.data import QlipDataModule, data_module_of
@@ -72,7 +71,7 @@ class QuadtreePreview(L.Callback):
         assert data.val is not None, "QlipModule.setup has built the data"
         for file in data.val.files[: self.images]:
             for alpha in self.alphas:
-                processor = QlipImageProcessor(self.size, quadtree=Quadtree(alpha, patch_size=data.patch_size))
+                processor = data.view.processor(self.size, alpha=alpha, criterion="derivative")
                 view = processor.view(read_image(file))
                 (leaves,) = processor.quadtree.batch(processor.prepare(view)[None])
                 tag = f"quadtree/{file.stem}/alpha_{alpha:g}_tokens_{len(leaves)}_of_{leaves.grid[0] * leaves.grid[1]}"
@@ -141,9 +140,9 @@ class ZooExport(L.Callback):
             module.position,
             backbone=module.hparams["backbone"],
             backbone_revision=module.hparams["revision"],
-            patch_size=module.clip.config.patch_size,
+            patch_size=data.view.patch_size,
             metrics={names.get(k, k.removeprefix("val/")): v for k, v in measured.items()},
-            quadtree=Quadtree(data.merge[1], "random", patch_size=data.patch_size),
+            quadtree=Quadtree(data.merge[1], "random", patch_size=data.view.patch_size),
             training={
                 **{k: v for k, v in module.hparams.items() if k not in ("backbone", "revision")},
                 "data": data.root, "max_size": data.max_size, "merge": list(data.merge),

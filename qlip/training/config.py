@@ -30,5 +30,7 @@ class LossConfig:
     """Weight of the residual."""
     cls_loss: ClsLoss = "mse"
     """Mean squared difference of the [CLS] outputs, or its norm (eq. 3); mse is what makes gamma = 1 balanced."""
-    target: Literal["image_embeds", "pooler_output"] = "image_embeds"
-    """Which [CLS] output: after or before CLIP's projection into the space shared with text."""
+    target: Literal["image_embeds", "pooler_output"] | None = None
+    """Which vector of a whole image: after or before CLIP's projection into the space shared with text; if not given, after, and before
+    for a tower without one. Before it, CLIP and DINOv2 have [CLS], SigLIP its head's vector, and a tower that pools nothing the mean of its
+    patches."""

@@ -2,21 +2,24 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import lightning as L
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from qlip.core.patches import PatchBatch
 from qlip.core.quadtree import Quadtree
 from qlip.core.rules import check
 from qlip.data.readable import check_unreadable, log_skipped
 from qlip.data.sources import Splits, find_pictures
+from qlip.encoder import edge_coords
+from qlip.images.names import Crop
 from qlip.images.processor import QlipImageProcessor
 from qlip.images.read import read_image
 from qlip.training.batch import Item, TrainBatch
@@ -30,6 +33,38 @@ ValidationItem = tuple[list[PatchBatch], Tensor]
 
 
 @dataclass(frozen=True)
+class View:
+    """How the frozen tower takes pictures.
+
+    Attributes:
+        patch_size: Side of its patches in pixels.
+        mean, std: Of the channels in [0, 1].
+        edges: Side of its table, if that ends at the edges of a picture; None if at the centres of the outer patches.
+    """
+
+    patch_size: int
+    mean: tuple[float, ...] = tuple(OPENAI_CLIP_MEAN)
+    std: tuple[float, ...] = tuple(OPENAI_CLIP_STD)
+    edges: int | None = None
+
+    def processor(self, size: int, crop: Crop = "patch", **tree: Any) -> QlipImageProcessor:
+        """Prepares pictures at ``size`` pixels, whole or cut along a quadtree with these options."""
+        quadtree = Quadtree(**{"criterion": "uniform", **tree}, patch_size=self.patch_size)
+        return QlipImageProcessor(size, crop, quadtree, self.mean, self.std)
+
+    def shown(self, width: int, height: int, max_size: int, **tree: Any) -> QlipImageProcessor:
+        """How a photograph of ``width x height`` pixels is shown in training: at its own size, or scaled to ``max_size``."""
+        return self.processor(max(min(width, height, max_size), self.patch_size), **tree)
+
+    def place(self, batch: PatchBatch) -> PatchBatch:
+        """The batch with coordinates of the tower's table, where a position is asked for them."""
+        if self.edges is None:
+            return batch
+        assert batch.geometry is not None, "a processor's batches have it"
+        return replace(batch, coords=edge_coords(batch.geometry, self.edges))
+
+
+@dataclass(frozen=True)
 class Photos:
     """Readable files, their targets ``(len(files), E)``, and the tokens of each at training size."""
 
@@ -38,16 +73,11 @@ class Photos:
     tokens: list[int]
 
 
-def training_view(width: int, height: int, max_size: int, quadtree: Quadtree) -> QlipImageProcessor:
-    """How a photograph of ``width x height`` pixels is shown in training: at its own size, or scaled down to ``max_size``."""
-    return QlipImageProcessor(max(min(width, height, max_size), quadtree.patch_size), quadtree=quadtree)
-
-
 class TrainingPhotos(Dataset[Item]):
     """Photographs at native size or smaller, some of their blocks merged at random (appendix C of the paper)."""
 
-    def __init__(self, photos: Photos, max_size: int, merge: tuple[float, float], patch_size: int) -> None:
-        self.photos, self.max_size, self.merge, self.patch_size = photos, max_size, merge, patch_size
+    def __init__(self, photos: Photos, max_size: int, merge: tuple[float, float], view: View) -> None:
+        self.photos, self.max_size, self.merge, self.view = photos, max_size, merge, view
 
     def __getitem__(self, seeded: SeededIndex) -> Item:
         """One photograph; all that is random about it follows from ``seeded.seed``."""
@@ -56,16 +86,16 @@ class TrainingPhotos(Dataset[Item]):
             torch.manual_seed(seeded.seed)
             low, high = self.merge
             probability = low + (high - low) * torch.rand(()).item()
-            quadtree = Quadtree(alpha=probability, criterion="random", patch_size=self.patch_size)
-            return training_view(*image.size, self.max_size, quadtree)(image), self.photos.targets[seeded.index]
+            processor = self.view.shown(*image.size, self.max_size, alpha=probability, criterion="random")
+            return self.view.place(processor(image)), self.photos.targets[seeded.index]
 
 
 class ValidationPhotos(Dataset[ValidationItem]):
     """Photographs as centred squares of several sizes, uncut, so that they show what the targets show."""
 
-    def __init__(self, photos: Photos, sizes: Sequence[int], patch_size: int) -> None:
-        uniform = Quadtree(criterion="uniform", patch_size=patch_size)
-        self.photos, self.views = photos, [QlipImageProcessor(size, "square", uniform) for size in sizes]
+    def __init__(self, photos: Photos, sizes: Sequence[int], view: View) -> None:
+        self.photos, self.view = photos, view
+        self.processors = [view.processor(size, "square") for size in sizes]
 
     def __len__(self) -> int:
         return len(self.photos.files)
@@ -73,7 +103,7 @@ class ValidationPhotos(Dataset[ValidationItem]):
     def __getitem__(self, index: int) -> ValidationItem:
         """One photograph in every size, and its target."""
         image = read_image(self.photos.files[index])
-        return [view(image) for view in self.views], self.photos.targets[index]
+        return [self.view.place(processor(image)) for processor in self.processors], self.photos.targets[index]
 
 
 def collate_validation(items: Sequence[ValidationItem], tokens_at_once: int | None = None) -> list[TrainBatch]:
@@ -132,7 +162,7 @@ class QlipDataModule(L.LightningDataModule):
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
         self.tokens_at_once = tokens_at_once
         self.max_size, self.merge, self.repeats, self.val_limit = max_size, (low, high), repeats, val_limit
-        self.patch_size, self.val_sizes = 14, tuple(val_sizes)
+        self.view, self.val_sizes = View(14), tuple(val_sizes)
         self.unreadable: list[Path] = []
         self.train: Photos | None = None
         self.val: Photos | None = None
@@ -142,17 +172,17 @@ class QlipDataModule(L.LightningDataModule):
         self._find()
 
     def build(
-        self, encode: Encode, encoder_digest: str, image_size: int, patch_size: int, shard: Shard = SINGLE_PROCESS
+        self, encode: Encode, encoder_digest: str, image_size: int, view: View, shard: Shard = SINGLE_PROCESS
     ) -> None:
         """List the photographs and compute their targets with the frozen CLIP, unless an earlier call has.
 
         `QlipModule.setup` calls it, because the module has the CLIP and the data module the photographs.
 
         Args:
-            encode: The frozen CLIP, from pixels ``(B, 3, n, n)`` to [CLS] outputs ``(B, E)``.
-            encoder_digest: Checksum of the CLIP's weights, see `weights_digest`.
-            image_size: Side n of the CLIP's standard view in pixels.
-            patch_size: Side of the CLIP's patches in pixels.
+            encode: The frozen tower, from pixels ``(B, 3, n, n)`` to [CLS] outputs ``(B, E)``.
+            encoder_digest: Checksum of the tower's weights, see `weights_digest`.
+            image_size: Side n of the tower's standard view in pixels.
+            view: How the tower takes pictures.
             shard: The targets that this process computes, of those that are not in the cache.
 
         Raises:
@@ -160,8 +190,8 @@ class QlipDataModule(L.LightningDataModule):
         """
         if self.train is not None:  # fit, then validate: Lightning sets the module up again
             return
-        self.patch_size, splits = patch_size, self._find()
-        standard = QlipImageProcessor(image_size, "square", Quadtree(criterion="uniform", patch_size=patch_size))
+        self.view, splits = view, self._find()
+        standard = view.processor(image_size, "square")
         files = splits.train + splits.val[:: -(-len(splits.val) // self.val_limit)]
         targets = load_or_compute(
             encode, files, standard, encoder_digest=encoder_digest, cache_dir=self.cache_dir, shard=shard,
@@ -185,13 +215,13 @@ class QlipDataModule(L.LightningDataModule):
 
     def _shown(self, files: Sequence[Path], targets: Targets) -> Tensor:
         """Which photographs can be read, and are not too long and thin for the sizes that are shown: ``(n,)`` bool."""
-        uniform, shown = Quadtree(criterion="uniform", patch_size=self.patch_size), targets.readable
-        squares = [QlipImageProcessor(size, "square", uniform) for size in self.val_sizes]
+        shown = targets.readable
+        squares = [self.view.processor(size, "square") for size in self.val_sizes]
         for index in shown.nonzero().flatten().tolist():
             height, width = targets.sizes[index].tolist()
             try:
-                for view in [training_view(width, height, self.max_size, uniform), *squares]:
-                    view.grid(height, width)
+                for processor in [self.view.shown(width, height, self.max_size), *squares]:
+                    processor.grid(height, width)
             except ValueError as error:
                 log_skipped(files[index], error)
                 shown[index] = False
@@ -204,8 +234,8 @@ class QlipDataModule(L.LightningDataModule):
     def _tokens(self, sizes: Tensor) -> list[int]:
         """Patches of photographs of ``sizes (n, 2)`` pixels at training size, before merging."""
         shortest = sizes.double().amin(1, keepdim=True)
-        scale = shortest.clamp(max=self.max_size).clamp(min=self.patch_size) / shortest
-        return ((sizes * scale).long() // self.patch_size).clamp(min=1).prod(1).tolist()
+        scale = shortest.clamp(max=self.max_size).clamp(min=self.view.patch_size) / shortest
+        return ((sizes * scale).long() // self.view.patch_size).clamp(min=1).prod(1).tolist()
 
     def _built(self, photos: Photos | None) -> Photos:
         if photos is None:
@@ -228,7 +258,7 @@ class QlipDataModule(L.LightningDataModule):
         """Ragged batches in the sampler's order."""
         photos = self._built(self.train)
         repeated = Photos(photos.files * self.repeats, photos.targets.repeat(self.repeats, 1), [])
-        dataset = TrainingPhotos(repeated, self.max_size, self.merge, self.patch_size)
+        dataset = TrainingPhotos(repeated, self.max_size, self.merge, self.view)
         collate = partial(TrainBatch.collate, tokens_at_once=self.tokens_at_once)
         return self._loader(dataset, collate, sampler=self.train_sampler())
 
@@ -240,7 +270,7 @@ class QlipDataModule(L.LightningDataModule):
         # At least one photograph for each rank, if need be one that another has too: an idle rank would hang the rest.
         indices = [i % count for i in range(rank, max(count, world_size), world_size)]
         mine = Photos([photos.files[i] for i in indices], photos.targets[indices], [])
-        dataset = ValidationPhotos(mine, self.val_sizes, self.patch_size)
+        dataset = ValidationPhotos(mine, self.val_sizes, self.view)
         collate = partial(collate_validation, tokens_at_once=self.tokens_at_once)
         return self._loader(dataset, collate, batch_size=max(self.batch_size // 4, 1))
 

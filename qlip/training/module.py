@@ -1,7 +1,7 @@
-"""Training the coordinate MLP for a frozen CLIP: the step, validation and the optimiser (section 3.3 of the paper)."""
+"""Training the coordinate MLP for a frozen tower: the step, validation and the optimiser (section 3.3 of the paper)."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -16,12 +16,12 @@ from torch.utils.checkpoint import checkpoint
 from qlip.core.patches import PatchBatch
 from qlip.core.position import PositionMLP
 from qlip.encoder import QlipVisionModel
-from qlip.towers.base import find_tower, position_table
-from qlip.towers.load import load_clip
+from qlip.towers.base import position_table, square_side
+from qlip.towers.load import image_statistics, load_tower
 from qlip.training.batch import TrainBatch
 from qlip.training.checkpoint import check_trained_state, trained_state
 from qlip.training.config import LossConfig, MLPConfig
-from qlip.training.data import data_module_of
+from qlip.training.data import View, data_module_of
 from qlip.training.loss import batch_cls_loss, cls_loss, residual
 from qlip.training.schedule import total_steps, warmup_cosine
 from qlip.training.targets import Shard, weights_digest
@@ -32,18 +32,19 @@ Config = TypeVar("Config")
 
 
 class QlipModule(L.LightningModule):
-    """A frozen CLIP and the coordinate MLP that is trained for it.
+    """A frozen tower, CLIP's or any other with a table, and the coordinate MLP that is trained for it.
 
     Only the MLP is optimised and saved. The MLP runs in float32 whatever the trainer's precision.
 
     Args:
-        backbone: A Hugging Face CLIP, Hub id or folder; ``random:<width>x<layers>`` builds one that needs no download.
+        backbone: A Hugging Face CLIP, SigLIP, ViT, DINOv2 or InternViT, Hub id or folder; ``random:<width>x<layers>`` builds a
+            CLIP that needs no download.
         revision: Revision of a Hub id.
         mlp: Architecture of the network, and where its weights start.
         loss: Terms of the loss and their weights.
         lr: Learning rate of Adam.
         warmup: Fraction of all steps over which the learning rate rises; then it falls as a cosine.
-        recompute_activations: Keep only the input of each of the CLIP's layers and compute the rest again in the backward
+        recompute_activations: Keep only the input of each of the tower's layers and compute the rest again in the backward
             pass: for large images, at half as much time again.
     """
 
@@ -62,18 +63,24 @@ class QlipModule(L.LightningModule):
     ) -> None:
         super().__init__()
         mlp, loss = _as_config(MLPConfig, mlp), _as_config(LossConfig, loss)
+        self.backbone = load_tower(backbone, revision).eval().requires_grad_(False)
+        projected = hasattr(self.backbone, "visual_projection")
+        if loss.target is None:
+            loss = replace(loss, target="image_embeds" if projected else "pooler_output")
+        elif loss.target == "image_embeds" and not projected:
+            raise ValueError(f"loss.target: {backbone!r} has no projection to image_embeds; use pooler_output")
         # Plain values: checkpoints are only ever loaded with weights_only=True. What changes no result is not among them.
         plain = {"mlp": asdict(mlp), "loss": asdict(loss)}
         self.save_hyperparameters({"backbone": backbone, "revision": revision, **plain, "lr": lr, "warmup": warmup})
         self.loss, self.lr, self.warmup = loss, lr, warmup
         self.strict_loading = False  # checkpoints hold the MLP alone; on_load_checkpoint checks that they do
-        self.clip = load_clip(backbone, revision).eval().requires_grad_(False)
-        if loss.target == "image_embeds" and not hasattr(self.clip, "visual_projection"):
-            raise ValueError(f"loss.target: {backbone!r} has no projection to image_embeds; use pooler_output")
-        self.register_buffer("table", position_table(self.clip).float(), persistent=False)
+        self.register_buffer("table", position_table(self.backbone).float(), persistent=False)
         position = _initial_position(self.table, mlp)
         self.register_buffer("grid_coords", position.training_grid().flatten(0, 1), persistent=False)
-        self.vision = QlipVisionModel.from_clip(self.clip, position)
+        self.vision = QlipVisionModel.from_clip(self.backbone, position)
+        tower = self.vision.tower
+        edges = tower.grid if tower.frame == "edges" else None
+        self.view = View(tower.patch_size, *image_statistics(backbone, revision), edges)
         if recompute_activations:
             _recompute_in_backward(self.vision.layers())
 
@@ -84,31 +91,35 @@ class QlipModule(L.LightningModule):
         return self.vision.position
 
     def train(self, mode: bool = True) -> "QlipModule":
-        """Set the training mode of the MLP; the CLIP stays in evaluation mode."""
+        """Set the training mode of the MLP; the tower stays in evaluation mode."""
         super().train(mode)
-        self.clip.eval()
+        self.backbone.eval()
         return self
 
     def setup(self, stage: str) -> None:
-        """Have the data module compute its targets with the frozen CLIP, each rank its shard of those not in the cache.
+        """Have the data module compute its targets with the frozen tower, each rank its shard of those not in the cache.
 
         Raises:
             TypeError: if the data does not come from a `QlipDataModule`.
         """
-        trainer, config = self.trainer, self.clip.config
+        trainer = self.trainer
         data = data_module_of(trainer)
         self.val_means = ValidationMeans(data.val_sizes)
-        self.clip.to(trainer.strategy.root_device)
-        digest = f"{weights_digest(self.clip)}-{self.loss.target}"
+        self.backbone.to(trainer.strategy.root_device)
+        digest = f"{weights_digest(self.backbone)}-{self.loss.target}"
         shard = Shard(trainer.global_rank, trainer.world_size, partial(trainer.strategy.barrier, "targets"))
-        data.build(self.encode_standard, digest, config.image_size, config.patch_size, shard)
+        data.build(self.encode_standard, digest, square_side(self.vision.config), self.view, shard)
 
     @torch.no_grad()
     def encode_standard(self, pixels: Tensor) -> Tensor:
-        """The frozen CLIP's own [CLS] output ``(B, E)`` for its standard view ``(B, 3, n, n)``."""
+        """The frozen tower's own [CLS] output ``(B, E)`` for its standard view ``(B, 3, n, n)``."""
+        pixels = pixels.to(self.backbone.device)
+        if self.loss.target == "image_embeds":
+            return self.backbone(pixels).image_embeds
         # A CLIP with a projection does not return what it projects; the tower inside it does.
-        clip = find_tower(self.clip).module if self.loss.target == "pooler_output" else self.clip
-        return getattr(clip(pixels.to(self.clip.device)), self.loss.target)
+        output = self.vision.tower.module(pixels)
+        pooled = getattr(output, "pooler_output", None)
+        return output.last_hidden_state[:, self.vision.tower.prefix_length :].mean(1) if pooled is None else pooled
 
     def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
         """L_cls + gamma R on one ragged batch (eqs. 3 to 5)."""
@@ -146,7 +157,17 @@ class QlipModule(L.LightningModule):
 
     def encode_at(self, patches: PatchBatch, positions: Tensor) -> Tensor:
         """[CLS] outputs ``(B, E)`` of patches whose tokens have the encodings ``positions (B, N, D)``."""
-        return getattr(self.vision(patches, positions=positions), self.loss.target)
+        output = self.vision(patches, positions=positions)
+        pooled = output.image_embeds if self.loss.target == "image_embeds" else output.pooler_output
+        if pooled is not None:
+            return pooled
+        assert output.last_hidden_state is not None
+        assert patches.geometry is not None, "a processor's batches have it"
+        area = patches.geometry[
+            ..., 2:3
+        ].square()  # of a leaf in patches, 0 where padded: the mean of the picture, not of the leaves
+        states = output.last_hidden_state[:, self.vision.tower.prefix_length :]
+        return (states * area).sum(1) / area.sum(1)
 
     def _evaluate(self, batch: TrainBatch) -> tuple[Tensor, Tensor]:
         """[CLS] outputs of a whole batch, and their targets, ``(B, E)`` each."""
@@ -155,7 +176,7 @@ class QlipModule(L.LightningModule):
         return torch.cat(cls).float(), torch.cat([m.target for m in batch.micro_batches])
 
     def validation_step(self, batch: list[TrainBatch], batch_idx: int) -> None:
-        """Cosine of [CLS] at several sizes with the frozen CLIP's at its own."""
+        """Cosine of [CLS] at several sizes with the frozen tower's at its own."""
         for size, view in zip(data_module_of(self.trainer).val_sizes, batch, strict=True):
             cls, target = self._evaluate(view)
             self.val_means.update(size, cls, target, cls_loss(cls, target, self.loss.cls_loss))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from qlip.core.position import PositionMLP
 from qlip.towers.base import find_tower, position_table
-from qlip.towers.load import load_clip
+from qlip.towers.load import load_tower
 from qlip.zoo.config import ZooConfig
 from qlip.zoo.entries import not_found
 from qlip.zoo.registry import SOLVE, split_revision
@@ -37,7 +37,7 @@ def solve(source: str) -> tuple[PositionMLP, ZooConfig]:
     """
     name, revision = split_revision(source.removeprefix(SOLVE))
     try:
-        clip = load_clip(name, revision)
+        clip = load_tower(name, revision)
     except OSError as error:
         raise not_found(f"{source}: the CLIP {name} is in no folder here and could not be had from the Hub") from error
     table, tower = position_table(clip), find_tower(clip)

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from qlip.training.data import Photos, QlipDataModule, TrainingPhotos, ValidationPhotos
+from qlip.training.data import Photos, QlipDataModule, TrainingPhotos, ValidationPhotos, View
 from qlip.training.sampler import SeededIndex
 from tests.training.conftest import draw_photos
 
@@ -17,7 +17,7 @@ def encode(pixels: Tensor) -> Tensor:
 
 def built(root: Path, tmp_path: Path, **kwargs: object) -> QlipDataModule:
     data = QlipDataModule(str(root), batch_size=2, workers=0, cache_dir=str(tmp_path / "cache"), **kwargs)
-    data.build(encode, "digest", 56, 14)
+    data.build(encode, "digest", 56, View(14))
     return data
 
 
@@ -34,7 +34,7 @@ def photo(path: Path, width: int, height: int) -> Photos:
 def test_shortest_edge_is_at_most_560_and_the_aspect_stays(
     size: tuple[int, int], patches: tuple[int, int], tmp_path: Path
 ) -> None:
-    dataset = TrainingPhotos(photo(tmp_path / "x.png", *size), 560, (0.0, 0.0), 14)
+    dataset = TrainingPhotos(photo(tmp_path / "x.png", *size), 560, (0.0, 0.0), View(14))
     batch, _ = dataset[SeededIndex(0, 0)]
     assert len(batch.coords[0]) == patches[0] * patches[1]
 
@@ -42,7 +42,9 @@ def test_shortest_edge_is_at_most_560_and_the_aspect_stays(
 def test_merging_happens_with_the_given_probability(tmp_path: Path) -> None:
     photos = photo(tmp_path / "x.png", 560, 560)
     counts = {
-        merge: [len(TrainingPhotos(photos, 560, merge, 14)[SeededIndex(0, seed)][0].coords[0]) for seed in range(8)]
+        merge: [
+            len(TrainingPhotos(photos, 560, merge, View(14))[SeededIndex(0, seed)][0].coords[0]) for seed in range(8)
+        ]
         for merge in ((0.0, 0.0), (0.1, 0.1), (0.0, 0.3), (1.0, 1.0))
     }
     assert set(counts[0.0, 0.0]) == {1600}
@@ -54,7 +56,7 @@ def test_merging_happens_with_the_given_probability(tmp_path: Path) -> None:
 
 
 def test_an_item_follows_from_its_seed_alone(tmp_path: Path) -> None:
-    dataset = TrainingPhotos(photo(tmp_path / "x.png", 280, 210), 560, (0.0, 0.5), 14)
+    dataset = TrainingPhotos(photo(tmp_path / "x.png", 280, 210), 560, (0.0, 0.5), View(14))
     torch.manual_seed(0)
     first, _ = dataset[SeededIndex(0, 7)]
     before = torch.random.get_rng_state()
@@ -91,7 +93,7 @@ def test_targets_belong_to_their_photographs(photos: Path, tmp_path: Path, token
 def test_validation_shows_squares_of_every_size(photos: Path, tmp_path: Path) -> None:
     data = built(photos, tmp_path, val_sizes=(42, 84))
     assert data.val is not None
-    views, target = ValidationPhotos(data.val, data.val_sizes, 14)[1]
+    views, target = ValidationPhotos(data.val, data.val_sizes, View(14))[1]
     assert [len(view.coords[0]) for view in views] == [9, 36]
     assert torch.equal(target, data.val.targets[1])
     assert sum(len(batch[0]) for batch in data.val_dataloader()) == 3

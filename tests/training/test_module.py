@@ -78,8 +78,8 @@ def test_only_the_mlp_has_gradients_and_is_optimised(
     attached(module, monkeypatch)
     module.train().training_step(batch, 0).backward()
     assert all(p.grad is not None for p in module.position.parameters())
-    assert all(p.grad is None for p in module.clip.parameters())
-    assert not any(m.training for m in module.clip.modules())
+    assert all(p.grad is None for p in module.backbone.parameters())
+    assert not any(m.training for m in module.backbone.modules())
 
 
 def test_the_logged_gradient_norm_is_the_interpolation_bias_of_the_batch(
@@ -126,7 +126,7 @@ def test_the_pooled_output_of_a_clip_with_a_projection_is_that_of_its_tower(clip
     )
     pooled = module.encode_standard(pixels)
     assert pooled.shape == (2, 32)
-    assert torch.equal(module.clip.visual_projection(pooled), module.clip(pixels).image_embeds)
+    assert torch.equal(module.backbone.visual_projection(pooled), module.backbone(pixels).image_embeds)
 
 
 class OtherData(L.LightningDataModule):
@@ -151,7 +151,8 @@ def test_a_tower_without_projection_asks_for_the_pooled_output(
     tmp_path_factory: pytest.TempPathFactory, clip_folder: str
 ) -> None:
     bare = tmp_path_factory.mktemp("bare")
-    QlipModule(clip_folder, mlp=SMALL).clip.vision_model.save_pretrained(bare)
+    QlipModule(clip_folder, mlp=SMALL).backbone.vision_model.save_pretrained(bare)
     with pytest.raises(ValueError, match="use pooler_output"):
-        QlipModule(str(bare), mlp=SMALL)
-    QlipModule(str(bare), mlp=SMALL, loss=LossConfig(target="pooler_output"))
+        QlipModule(str(bare), mlp=SMALL, loss=LossConfig(target="image_embeds"))
+    assert QlipModule(str(bare), mlp=SMALL).loss.target == "pooler_output"
+    assert QlipModule(clip_folder, mlp=SMALL).loss.target == "image_embeds"
