@@ -28,9 +28,10 @@ class Number:
             return None
         if isinstance(value, bool) or not isinstance(value, Real if self.fraction else Integral):
             raise ValueError(str(self))
-        if not self.low <= value <= self.high:  # nor is NaN
+        number: Any = value
+        if not self.low <= number <= self.high:  # nor is NaN
             raise ValueError(str(self))
-        return int(value) if isinstance(value, Integral) else float(value)
+        return int(number) if isinstance(value, Integral) else float(number)
 
     def __str__(self) -> str:
         kind = "a number" if self.fraction else "a whole number"

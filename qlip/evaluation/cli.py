@@ -43,6 +43,8 @@ def _refuse_idle_options(cell: Cell) -> None:
     """
     idle = ("position", "size", "crop", "alpha", "max_tokens", "criterion", "cover")
     given = [name for name in idle if getattr(cell, name) != Cell.__dataclass_fields__[name].default]
+    if cell.baseline == "own":
+        given = [name for name in given if name != "max_tokens"]  # families of free resolution are scaled down to it
     if cell.baseline and given:
         raise ValueError(
             f"baseline: got {cell.baseline!r} with {', '.join(given)}; the stock model takes none of them. Leave them out"

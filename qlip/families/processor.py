@@ -88,7 +88,7 @@ class LeafImageProcessor(BaseImageProcessor):
 
     def _flat(self, images: Any) -> list[Any]:
         """Pictures in a plain list; addresses and paths are fetched."""
-        return [*make_flat_list_of_images(self.fetch_images(images))]
+        return list(make_flat_list_of_images(self.fetch_images(images)))  # type: ignore[arg-type]
 
     def to_dict(self) -> dict[str, Any]:
         """The settings in plain values."""

@@ -89,11 +89,11 @@ def packed_attention(query: Tensor, key: Tensor, value: Tensor, *, images: Packe
         return out.transpose(0, 1)[None]
     each = zip(*(x.split(images.lengths, dim=2) for x in (query, key, value)), strict=True)
     biases = [None] * len(images.lengths) if images.bias is None else images.bias.split(images.lengths, dim=3)
-    out = [
-        F.scaled_dot_product_attention(*image, attn_mask=bias, **options)
-        for image, bias in zip(each, biases, strict=True)
+    attended = [
+        F.scaled_dot_product_attention(q, k, v, attn_mask=bias, **options)
+        for (q, k, v), bias in zip(each, biases, strict=True)
     ]
-    return torch.cat(out, dim=2)
+    return torch.cat(attended, dim=2)
 
 
 def _has_kernel(query: Tensor) -> bool:

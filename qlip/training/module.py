@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from qlip.core.patches import PatchBatch
 from qlip.core.position import PositionMLP
 from qlip.encoder import QlipVisionModel
-from qlip.towers.base import position_table, square_side
+from qlip.towers.base import Tower, position_table
 from qlip.towers.load import image_statistics, load_tower
 from qlip.training.batch import TrainBatch
 from qlip.training.checkpoint import check_trained_state, trained_state
@@ -108,7 +108,7 @@ class QlipModule(L.LightningModule):
         self.backbone.to(trainer.strategy.root_device)
         digest = f"{weights_digest(self.backbone)}-{self.loss.target}"
         shard = Shard(trainer.global_rank, trainer.world_size, partial(trainer.strategy.barrier, "targets"))
-        data.build(self.encode_standard, digest, square_side(self.vision.config), self.view, shard)
+        data.build(self.encode_standard, digest, _standard_size(self.vision.tower), self.view, shard)
 
     @torch.no_grad()
     def encode_standard(self, pixels: Tensor) -> Tensor:
@@ -231,3 +231,8 @@ def _recompute_in_backward(layers: Iterable[nn.Module]) -> None:
 def _as_config(kind: Callable[..., Config], value: Config) -> Config:
     """A configuration, also from the plain dict in which ``load_from_checkpoint`` passes it."""
     return kind(**value) if isinstance(value, dict) else value
+
+
+def _standard_size(tower: Tower) -> int:
+    """Side in pixels of the view that gives the targets: what the tower was made for, or as many patches as its table has."""
+    return tower.size or tower.grid * tower.patch_size

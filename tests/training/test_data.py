@@ -148,7 +148,7 @@ def test_odd_photographs_among_many_are_named_and_left_out(tmp_path: Path, caplo
     for photos in (data.train, data.val):
         for index, file in enumerate(photos.files):
             if file.name == "tiny.png":
-                dataset = TrainingPhotos(photos, data.max_size, data.merge, 14)
+                dataset = TrainingPhotos(photos, data.max_size, data.merge, data.view)
                 assert len(dataset[SeededIndex(index, 0)][0].coords[0]) == photos.tokens[index] == 3
 
 

@@ -43,7 +43,8 @@ def run_bias(config: BiasConfig) -> list[BiasPoint]:
     clip = load_clip(config.clip)
     module: nn.Module = clip  # whose `to` has its types
     module.to(config.device).eval().requires_grad_(False)
-    p, largest = clip.config.patch_size, max(config.sizes[1], clip.config.image_size)
+    tower = find_tower(clip)
+    p, largest = tower.patch_size, max(config.sizes[1], tower.size or 0)
     files = readable_pictures(listed, [QlipImageProcessor(largest, "square", Quadtree(patch_size=p))], "images")
     models = {name: QlipVisionModel.from_clip(clip, config.mlp if name == "mlp" else name) for name in config.positions}
     points = list(measure(clip, models, files, config))
