@@ -23,13 +23,8 @@ from qlip.zoo.resolve import resolve_position
 
 Processor = ProcessorMixin | BaseImageProcessor
 DEFAULT_QUADTREE = Quadtree()
-_ARGUMENTS = (
-    "position",
-    "quadtree",
-    "size",
-    "crop",
-    "pad",
-)  # of `convert`, in the message about a name that is misspelt
+# of `convert`, in the message about a name that is misspelt
+_ARGUMENTS = ("position", "quadtree", "size", "crop", "pad", "weighting")
 
 
 def convert(
@@ -63,7 +58,7 @@ def convert(
             the family's own if not given, see `QlipImageProcessor`.
         pad: ``"square"`` puts images in the middle of a square first.
         weighting: How a leaf counts in the tower's attention: ``"once"``, or by its ``"area"``, in patches. If not given,
-            ``"area"`` where one vector stands for a whole picture (CLIPModel, SiglipModel, classifiers), else ``"once"``.
+            ``"area"`` for a CLIPModel, where one vector stands for a whole picture, else ``"once"``.
         tree: ``alpha``, ``max_tokens``, ``criterion`` or ``cover``, in place of the quadtree's.
 
     Returns:

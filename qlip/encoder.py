@@ -1,10 +1,9 @@
 """Any tower on ragged batches of patches: patches and coordinates in place of pixels and a table."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from qlip.core.patches import PatchBatch
 from qlip.core.position import Position
 from qlip.core.quadtree import centres
+from qlip.files import open_to_all, replacing_folder
 from qlip.towers.base import Tower, find_tower, onloaded, position_table
 from qlip.towers.packing import Packing, takes_mask
 from qlip.zoo.position_file import POSITION_FILE, check_writable, write_position
@@ -21,6 +21,12 @@ from qlip.zoo.resolve import resolve_position
 
 Weighting = Literal["once", "area"]
 CONFIG_KEY = "qlip_weighting"
+_MODEL_FILES = (  # of earlier saves, with more shards perhaps, or a position that this model lacks
+    POSITION_FILE,
+    "model.safetensors",
+    "model-*-of-*.safetensors",
+    "model.safetensors.index.json",
+)
 
 
 def edge_coords(geometry: Tensor, side: int) -> Tensor:
@@ -46,18 +52,39 @@ class QlipVisionOutput(BaseModelOutputWithPooling):
     image_embeds: Tensor | None = None
 
 
-@contextmanager
-def converted_config(original: PreTrainedModel, weighting: Weighting) -> Iterator[None]:
-    """Within this context the model's configuration says that it was converted, and how leaves count."""
-    setattr(original.config, CONFIG_KEY, weighting)
-    try:
-        yield
-    finally:
-        delattr(original.config, CONFIG_KEY)
+def save_converted(
+    original: PreTrainedModel,
+    folder: str | Path,
+    position: Position | None,
+    weighting: Weighting,
+    *args: Any,
+    **kwargs: Any,
+) -> None:
+    """Save an original model's checkpoint with all that makes it a converted one, whole or not at all.
+
+    Its configuration says that it was converted, and how leaves count; a position is beside it in ``qlip.safetensors``.
+
+    Args:
+        original: The model of transformers.
+        folder: Where it goes; the user's own files in it stay.
+        position: None if the tower places leaves itself.
+        weighting: See `QlipVisionModel`.
+        args: Arguments of transformers' ``save_pretrained``.
+        kwargs: Its options.
+    """
+    with replacing_folder(folder, _MODEL_FILES) as new:
+        setattr(original.config, CONFIG_KEY, weighting)
+        try:
+            original.save_pretrained(new, *args, **kwargs)
+        finally:
+            delattr(original.config, CONFIG_KEY)
+        open_to_all(new)
+        if position is not None:
+            write_position(new / POSITION_FILE, position)
 
 
 def saved_weighting(config: PretrainedConfig) -> Weighting | None:
-    """What `converted_config` wrote, removed from ``config``; None if the model was saved without."""
+    """What `save_converted` wrote there, removed from ``config``; None if the model was saved without."""
     return vars(config).pop(CONFIG_KEY, None)
 
 
@@ -234,10 +261,7 @@ class QlipVisionModel(nn.Module):
             raise TypeError("self: got a QlipVisionModel without an original; takes one made by qlip.convert(tower)")
         if self.position is not None:
             check_writable(self.position)
-        with converted_config(original, self.weighting):
-            original.save_pretrained(save_directory)
-        if self.position is not None:
-            write_position(Path(save_directory) / POSITION_FILE, self.position)
+        save_converted(original, save_directory, self.position, self.weighting)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "QlipVisionModel":
         """Move and cast as any module, but only move the position: ``model.to(bfloat16)`` must not round it."""

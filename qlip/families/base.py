@@ -16,21 +16,14 @@ from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel
 
 from qlip.core.position import Position
-from qlip.encoder import Weighting, check_weighting, converted_config, saved_weighting
+from qlip.encoder import Weighting, check_weighting, save_converted, saved_weighting
 from qlip.families.hub import HUB_OPTIONS, find_file
 from qlip.families.inner import ConvertedInner, Encoding, Renamed
 from qlip.families.processor import ConvertedProcessor, PromptProcessor
-from qlip.files import open_to_all, replacing_folder
 from qlip.images.processor import Crop, QlipImageProcessor
 from qlip.towers.base import Tower, find_tower, position_table
-from qlip.zoo.position_file import POSITION_FILE, check_writable, read_position, write_position
+from qlip.zoo.position_file import POSITION_FILE, check_writable, read_position
 
-_MODEL_FILES = (  # of earlier saves, with more shards perhaps, or a position that this model lacks
-    POSITION_FILE,
-    "model.safetensors",
-    "model-*-of-*.safetensors",
-    "model.safetensors.index.json",
-)
 FAMILIES: dict[type[nn.Module], type["Converted"]] = {}
 
 
@@ -160,18 +153,14 @@ class Converted(Renamed):
             raise ValueError("push_to_hub: got True; save here first, then call model.push_to_hub(repository)")
         if self.position is not None:
             check_writable(self.position)
-        weighting = self.qlip.weighting
+        position, weighting = self.position, self.qlip.weighting
         if not kwargs.get("is_main_process", True):  # writes nothing, but may have a part in gathering the weights
             with self.as_original() as original:
                 original.save_pretrained(save_directory, *args, **kwargs)
             return
-        with replacing_folder(save_directory, _MODEL_FILES) as new:
-            with self.as_original() as original, converted_config(original, weighting):
-                # transformers renames tensors back to the checkpoint's names, but not for classes that are not its own
-                original.save_pretrained(new, *args, **kwargs)
-            open_to_all(new)
-            if self.position is not None:
-                write_position(new / POSITION_FILE, self.position)
+        with self.as_original() as original:
+            # transformers renames tensors back to the checkpoint's names, but not for classes that are not its own
+            save_converted(original, save_directory, position, weighting, *args, **kwargs)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:

@@ -30,9 +30,8 @@ from qlip.images.read import (
 
 OPTIONS = ("alpha", "max_tokens", "size", "crop", "pad")
 PROCESSOR_FILE = "qlip.json"
-MAX_PREPARED = (
-    2**24
-)  # pixels after scaling: 4096 x 4096, 85,000 patches of 14; in floats and their scores, most of a gigabyte
+# pixels after scaling: 4096 x 4096, 85,000 patches of 14; in floats and their scores, most of a gigabyte
+MAX_PREPARED = 2**24
 
 
 @dataclass(frozen=True)

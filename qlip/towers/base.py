@@ -17,8 +17,7 @@ from qlip.core.quadtree import Frame
 from qlip.towers.packing import Packing
 
 TOWERS: dict[str, type["Tower"]] = {}
-# where models of image and text, models of image and words, and classifiers keep their tower
-HOLDERS = ("vision_model", "vision_tower", "vit", "dinov2", "dinov2_with_registers")
+HOLDERS = ("vision_model", "vision_tower")  # where models of image and text, or of image and words, keep their tower
 
 
 class Tower:

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from qlip.core.patches import PatchBatch
 from qlip.core.position import PositionMLP
 from qlip.encoder import QlipVisionModel
-from qlip.towers.base import Tower, position_table
+from qlip.towers.base import Tower, find_tower, position_table
 from qlip.towers.load import image_statistics, load_tower
 from qlip.training.batch import TrainBatch
 from qlip.training.checkpoint import check_trained_state, trained_state
@@ -64,6 +64,7 @@ class QlipModule(L.LightningModule):
         super().__init__()
         mlp, loss = _as_config(MLPConfig, mlp), _as_config(LossConfig, loss)
         self.backbone = load_tower(backbone, revision).eval().requires_grad_(False)
+        self.standard_size = _standard_size(find_tower(self.backbone))
         projected = hasattr(self.backbone, "visual_projection")
         if loss.target is None:
             loss = replace(loss, target="image_embeds" if projected else "pooler_output")
@@ -108,7 +109,7 @@ class QlipModule(L.LightningModule):
         self.backbone.to(trainer.strategy.root_device)
         digest = f"{weights_digest(self.backbone)}-{self.loss.target}"
         shard = Shard(trainer.global_rank, trainer.world_size, partial(trainer.strategy.barrier, "targets"))
-        data.build(self.encode_standard, digest, _standard_size(self.vision.tower), self.view, shard)
+        data.build(self.encode_standard, digest, self.standard_size, self.view, shard)
 
     @torch.no_grad()
     def encode_standard(self, pixels: Tensor) -> Tensor:
@@ -163,9 +164,8 @@ class QlipModule(L.LightningModule):
             return pooled
         assert output.last_hidden_state is not None
         assert patches.geometry is not None, "a processor's batches have it"
-        area = patches.geometry[
-            ..., 2:3
-        ].square()  # of a leaf in patches, 0 where padded: the mean of the picture, not of the leaves
+        # of a leaf in patches, 0 where padded: the mean of the picture, not of the leaves
+        area = patches.geometry[..., 2:3].square()
         states = output.last_hidden_state[:, self.vision.tower.prefix_length :]
         return (states * area).sum(1) / area.sum(1)
 
@@ -234,5 +234,14 @@ def _as_config(kind: Callable[..., Config], value: Config) -> Config:
 
 
 def _standard_size(tower: Tower) -> int:
-    """Side in pixels of the view that gives the targets: what the tower was made for, or as many patches as its table has."""
-    return tower.size or tower.grid * tower.patch_size
+    """Side in pixels of the view that gives the targets.
+
+    Raises:
+        ValueError: if the tower was made for pictures of any size.
+    """
+    if tower.size is None:
+        raise ValueError(
+            f"backbone: got a {type(tower.module).__name__}, which resizes its table to every picture and has no size of its own "
+            f"to take targets at. It needs no training: qlip.convert takes it as it is"
+        )
+    return tower.size

@@ -15,7 +15,8 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from tests.families.rows import PLACEHOLDER, ROWS, WORDS, tokenizer
+from tests.families.row import PLACEHOLDER, WORDS, tokenizer
+from tests.families.rows import ROWS
 from tests.shaken import shake
 
 # Each marks where an image is, in words of its own; Gemma's writes the token that its tokenizer writes too.

@@ -9,7 +9,8 @@ from PIL.Image import Image
 from transformers import PreTrainedModel
 
 import qlip
-from tests.families.rows import PLACEHOLDER, ROWS, VOCABULARY
+from tests.families.row import PLACEHOLDER, VOCABULARY
+from tests.families.rows import ROWS
 from tests.families.tiny_llava import scene
 from tests.shaken import shake
 

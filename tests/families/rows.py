@@ -1,13 +1,6 @@
 """The families that the contract is about, one row each: a tiny model, its stock processor, and what it was made for."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import partial
-
 import transformers
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import (
     CLIPImageProcessor,
     Gemma3Config,
@@ -38,9 +31,6 @@ from transformers import (
     PaliGemmaConfig,
     PaliGemmaForConditionalGeneration,
     PaliGemmaProcessor,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-    ProcessorMixin,
     SiglipImageProcessor,
     SmolVLMConfig,
     SmolVLMForConditionalGeneration,
@@ -52,99 +42,8 @@ from transformers import (
 )
 from transformers.models.smolvlm import processing_smolvlm
 
-PLACEHOLDER, VOCABULARY, PATCH = 90, 128, 14
-TOWER = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4}
-WORDS = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 4096,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": 0,
-}
-GEMMA = {**WORDS, "head_dim": 16}
-
-
-@dataclass(frozen=True)
-class Row:
-    """A family to try.
-
-    Attributes:
-        make: Builds a model with few weights, whose placeholder is token 90.
-        processor: Builds its stock processor.
-        grid: Patches along the side of the pictures it was made for.
-        unit: Patches along the side of what its language model sees as one token.
-        mark: Stands for an image in a prompt.
-        plain: Options with which the stock processor makes one picture of an image.
-        embeddings: Scale of the embeddings of words, so that images count beside them: Gemma multiplies them by the root of
-            their width, and what a Qwen's merger puts out is small.
-        position: What is asked of `qlip.convert`; None for a tower that rotates, which takes pictures of any shape.
-        leaves: Inputs that hold leaves once the model is converted, so that they are not what the stock processor makes.
-        rounding: How many times more than the others its language model magnifies the last bit of what it is shown.
-        lacks: What the stock model or processor itself does not do, and why; the contract checks that it does not.
-        compared: From and to which of the prompts (one picture, two, none) there is something to compare: where
-            transformers makes no tiles.
-        left_out: What the stock processor returns and the converted one need not.
-        slack: How far a count may be under its budget: a split makes 3 leaves more, and perhaps a newline.
-    """
-
-    make: Callable[[], PreTrainedModel]
-    processor: Callable[[], ProcessorMixin]
-    grid: int
-    unit: int = 1
-    mark: str = "<image>"
-    plain: tuple[tuple[str, object], ...] = ()
-    embeddings: float = 1.0
-    position: str | None = "bicubic"
-    leaves: tuple[str, ...] = ("pixel_values",)
-    rounding: float = 1.0
-    lacks: Mapping[str, str] = field(default_factory=dict)
-    compared: tuple[int, int] = (0, 3)
-    left_out: frozenset[str] = frozenset()
-    slack: int = 2
-
-    @property
-    def pixels(self) -> int:
-        """Side of a unit."""
-        return self.unit * PATCH
-
-    @property
-    def side(self) -> int:
-        """Side of the pictures it was made for."""
-        return self.grid * PATCH
-
-    @property
-    def native(self) -> tuple[tuple[int, int], ...]:
-        """Width and height of three pictures that the stock processor leaves as they are."""
-        if self.position is not None:
-            return ((self.side, self.side),) * 3
-        return tuple((width * self.pixels, height * self.pixels) for width, height in ((9, 9), (11, 6), (5, 8)))
-
-
-def siglip(grid: int, **options: object) -> dict[str, object]:
-    size = {"image_size": grid * PATCH, "patch_size": PATCH, "vision_use_head": False}
-    return {**TOWER, **size, "model_type": "siglip_vision_model", **options}
-
-
-def tokenizer(*special: str, **names: str) -> PreTrainedTokenizerFast:
-    """A word a token; the first of the special ones is the placeholder."""
-    words = ["<pad>", "<s>", "</s>", "<unk>", "what", "is", "there", "left", "or", "right", "\n"]
-    words += [f"word{i}" for i in range(len(words), PLACEHOLDER)]
-    model = WordLevel({word: i for i, word in enumerate([*words, *special])}, unk_token="<unk>")
-    fast = Tokenizer(model)
-    fast.pre_tokenizer = WhitespaceSplit()
-    ends = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
-    made = PreTrainedTokenizerFast(tokenizer_object=fast, **ends, extra_special_tokens=names)
-    made.add_special_tokens({"additional_special_tokens": list(special)})
-    return made
-
-
-def square(side: int) -> dict[str, int]:
-    return {"height": side, "width": side}
+from tests.families.qwens import QWENS
+from tests.families.row import GEMMA, PATCH, PLACEHOLDER, TOWER, WORDS, Row, siglip, square, tokenizer
 
 
 def llava() -> LlavaForConditionalGeneration:
@@ -326,88 +225,6 @@ def smolvlm_processor() -> SmolVLMProcessor:
     images = SmolVLMImageProcessor(size=longest, max_image_size=longest)
     return SmolVLMProcessor(images, tokenizer(*IDEFICS), SmolVLMVideoProcessor(), image_seq_len=36)
 
-
-MROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
-QWEN_TOWER = {"hidden_size": 64, "intermediate_size": 128, "num_heads": 4, "out_hidden_size": 64, "patch_size": PATCH}
-QWEN_TOKENS = ("<image>", "<video>", "<start>", "<end>", "<start-video>", "<end-video>")
-
-
-def qwen(
-    kind: str, tower: dict[str, object], words: dict[str, object] | None = None, **rotation: object
-) -> PreTrainedModel:
-    """One of the family; GLM names the tokens around an image otherwise."""
-    around = (
-        ("image_start", "image_end", "video_start", "video_end") if kind == "Glm4v" else ("vision_start", "vision_end")
-    )
-    ids = {f"{name}_token_id": PLACEHOLDER + i for i, name in enumerate(("image", "video", *around))}
-    config = getattr(transformers, f"{kind}Config")(
-        text_config={**WORDS, "rope_parameters": {**MROPE, **rotation}, **(words or {})},
-        vision_config={**QWEN_TOWER, **tower},
-        **ids,
-    )
-    return getattr(transformers, f"{kind}ForConditionalGeneration")(config)
-
-
-def qwen_processor(kind: str) -> ProcessorMixin:
-    source = "Glm4v" if kind == "Glm4v" else "Qwen2VL"
-    images = getattr(transformers, f"{source}ImageProcessor")(size={"shortest_edge": 56 * 56, "longest_edge": 10**9})
-    videos = getattr(transformers, f"{source}VideoProcessor")()
-    words = tokenizer(*QWEN_TOKENS, image_token="<image>", video_token="<video>")
-    return getattr(transformers, f"{kind}Processor")(images, words, videos)
-
-
-def qwen_row(
-    kind: str,
-    tower: dict[str, object],
-    words: dict[str, object] | None = None,
-    processor: str | None = None,
-    rounding: float = 1.0,
-    lacks: Mapping[str, str] | None = None,
-    **rotation: object,
-) -> Row:
-    return Row(
-        partial(qwen, kind, tower, words, **rotation),
-        partial(qwen_processor, processor or kind),
-        grid=12,
-        unit=2,
-        mark="<start> <image> <end>",
-        embeddings=0.2,
-        position=None,
-        leaves=("pixel_values", "image_grid_thw"),
-        rounding=rounding,
-        lacks=lacks or {},
-    )
-
-
-QWEN_TABLE = {"num_position_embeddings": 144}
-QWEN3_5_WORDS = {
-    "num_hidden_layers": 4,
-    "head_dim": 32,
-    "linear_key_head_dim": 16,
-    "linear_value_head_dim": 16,
-    "linear_num_key_heads": 4,
-    "linear_num_value_heads": 4,
-}
-QWENS = {
-    "Qwen2VL": qwen_row("Qwen2VL", {"depth": 3, "embed_dim": 64}),
-    "Qwen2_5_VL": qwen_row("Qwen2_5_VL", {"depth": 4, "window_size": 112, "fullatt_block_indexes": [1, 3]}),
-    "Qwen3VL": qwen_row("Qwen3VL", {"depth": 4, "deepstack_visual_indexes": [0, 2], **QWEN_TABLE}, {"head_dim": 16}),
-    "Qwen3_5": qwen_row(
-        "Qwen3_5",
-        {"depth": 3, **QWEN_TABLE},
-        QWEN3_5_WORDS,
-        processor="Qwen3VL",
-        rounding=10,  # linear attention: stock logits move by 3e-5 when pixels move by 1e-7
-        lacks={"reading its tokenizer": "beside a qwen3_5 config transformers reads any tokenizer as its own"},
-        partial_rotary_factor=0.5,
-    ),
-    "Glm4v": qwen_row(
-        "Glm4v",
-        {"depth": 3, "image_size": 168},
-        lacks={"offload": "the tower reads its table beside the table's forward"},
-        partial_rotary_factor=1.0,
-    ),
-}
 
 ROWS = {
     "llava over siglip": Row(llava, llava_processor, 12),

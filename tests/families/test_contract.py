@@ -14,7 +14,8 @@ from qlip.families import FAMILIES
 from qlip.families.base import ConvertedGenerative
 from qlip.images.pixels import to_pairs
 from tests.families.case import answer, deviation, inputs_of
-from tests.families.rows import PLACEHOLDER, ROWS
+from tests.families.row import PLACEHOLDER
+from tests.families.rows import ROWS
 from tests.families.tiny_llava import scene
 
 

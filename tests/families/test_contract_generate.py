@@ -11,7 +11,7 @@ from accelerate import cpu_offload, dispatch_model
 from torch import Tensor, nn
 
 from tests.families.case import Case, deviation, inputs_of
-from tests.families.rows import PLACEHOLDER
+from tests.families.row import PLACEHOLDER
 
 MODES = {
     "static cache": {"cache_implementation": "static"},

@@ -5,7 +5,8 @@ import torch
 
 import qlip
 from tests.families.case import Case, deviation
-from tests.families.rows import QWENS, ROWS
+from tests.families.qwens import QWENS
+from tests.families.rows import ROWS
 
 
 @pytest.fixture(params=[name for name in QWENS if name in ROWS])

@@ -307,3 +307,17 @@ def test_flash_attention_cannot_count_by_area():
     tower.config._attn_implementation = "flash_attention_2"
     with pytest.raises(ValueError, match=r"weighting: got 'area' with attn_implementation='flash_attention_2'.*'sdpa'"):
         model(cut(image(GRID, GRID), max_tokens=100))
+
+
+@torch.no_grad()
+def test_a_tower_saved_again_without_a_position_has_none(tmp_path):
+    tower, batch = shake(ROWS["Siglip2VisionModel"].make()), cut(image(20, 27), max_tokens=200)
+    (tmp_path / "notes.txt").write_text("mine")
+    qlip.QlipImageProcessor(quadtree=Quadtree(patch_size=PATCH)).save_pretrained(tmp_path)
+    for position in ("zero", None):
+        model = qlip.convert(tower, position=position, weighting="area")
+        model.save_pretrained(tmp_path)
+        loaded, _ = qlip.from_pretrained(tmp_path)
+        assert loaded.weighting == "area"
+        assert torch.equal(loaded(batch).last_hidden_state, model(batch).last_hidden_state)
+    assert (tmp_path / "notes.txt").read_text() == "mine"

@@ -13,6 +13,8 @@ from transformers import (
     InternVLVisionConfig,
     InternVLVisionModel,
     PreTrainedModel,
+    Siglip2VisionConfig,
+    Siglip2VisionModel,
     SiglipConfig,
     SiglipImageProcessor,
     SiglipModel,
@@ -137,3 +139,10 @@ def test_what_cannot_be_trained_is_refused_by_name(tmp_path: Path) -> None:
     shake(TOWERS["dinov2"]()).save_pretrained(bare)
     with pytest.raises(ValueError, match=r"has no preprocessor_config.json, which says the mean"):
         QlipModule(str(bare), mlp=MLP)
+    free = tmp_path / "free"
+    Siglip2VisionModel(Siglip2VisionConfig(**SMALL, num_patches=36, patch_size=14)).save_pretrained(free)
+    SiglipImageProcessor().save_pretrained(free)
+    with pytest.raises(
+        ValueError, match=r"backbone: got a Siglip2VisionModel, which resizes its table .* It needs no training"
+    ):
+        QlipModule(str(free), mlp=MLP)

@@ -18,7 +18,7 @@ from qlip.evaluation.run.predict import Answering
 from qlip.evaluation.run.prompts import CHATS
 from qlip.images.read import to_rgb
 from tests.evaluation.tiny_families import MAKERS, TEMPLATES, save_tiny
-from tests.families.rows import PLACEHOLDER
+from tests.families.row import PLACEHOLDER
 
 BUDGET, FREE = 100, "qwen2.5"
 

@@ -7,7 +7,7 @@ import transformers
 from transformers import ProcessorMixin
 
 from qlip.evaluation.run.stock import StockProcessor
-from tests.families.rows import PLACEHOLDER, tokenizer
+from tests.families.row import PLACEHOLDER, tokenizer
 
 SIZES = [(640, 480), (1000, 300), (120, 90), (700, 1400)]
 
