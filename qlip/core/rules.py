@@ -72,6 +72,7 @@ RULES: Mapping[str, Number | Choice] = {
     "unit": Number(1, 64, unit="patches"),
     "crop": Choice(("patch", "square", "units")),
     "pad": Choice(("square",), none="to leave the shape alone"),
+    "fit": Choice(("prune", "scale")),
     # an evaluation
     "batch_size": Number(1, 1_000_000),
     "workers": Number(0, 4096),

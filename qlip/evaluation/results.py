@@ -15,7 +15,7 @@ from qlip.evaluation.journal import read_records
 from qlip.evaluation.statistics import Estimate
 
 PREDICTIONS, RESULT, BIAS = "predictions.jsonl", "result.json", "bias.json"
-ADDED = {"cover": "roots"}  # fields of a cell that the first results lack, and what was measured then
+ADDED = {"cover": "roots", "fit": "prune"}  # fields of a cell that the first results lack, and what was measured then
 
 
 class DataDescription(TypedDict):
@@ -131,7 +131,8 @@ class Result:
         words += [cell.criterion]
         words += [cell.position] if cell.position else []
         words += ["square"] if cell.crop == "square" else []
-        words += ["full cover"] if cell.cover == "full" else []
+        words += ["cover of roots"] if cell.cover == "roots" else []
+        words += ["scaled to fit"] if cell.fit == "scale" and cell.max_tokens else []
         words += [f"seed {cell.seed}"] if cell.criterion == "random" else []
         return ", ".join(words)
 

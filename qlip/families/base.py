@@ -100,6 +100,15 @@ class Converted(Renamed):
         return cls.tower_of(model).size
 
     @classmethod
+    def stock_tokens(cls, model: nn.Module) -> int | None:
+        """The most tokens that `qlip.convert` lets a picture take if not told otherwise: the stock model's, at its own size.
+
+        None for a model that takes pictures as they are: leaves are never more than its own grid.
+        """
+        size = cls.size_of(model)
+        return None if size is None else (size // (cls.unit_of(model) * cls.patch_size_of(model))) ** 2
+
+    @classmethod
     def convert_processor(cls, model: nn.Module, processor: object, settings: QlipImageProcessor) -> ConvertedProcessor:
         """The converted processor that goes with a model of the original class.
 
@@ -209,7 +218,8 @@ class ConvertedGenerative(Converted):
     """A whole model that answers in words; its inner model is switched with it.
 
     Modifications of the families' models (transformers 5.23 to 5.24), besides those of `Converted`:
-    - ``generate`` checks the placeholders image by image before it expands prompts for beams.
+    - ``generate`` checks, before it encodes images, that prompt and answer fit the context, and the placeholders image by image
+      before it expands prompts for beams.
 
     Attributes:
         inner_class: The converted class of ``model.model``.
@@ -240,6 +250,7 @@ class ConvertedGenerative(Converted):
                 f"processor: its placeholder {new.placeholder!r} is token {new.placeholder_id}, the model's is "
                 f"{placeholder}; pass the processor that belongs to the model"
             )
+        new.context = context_of(model)
         return new
 
     @classmethod
@@ -255,6 +266,37 @@ class ConvertedGenerative(Converted):
         del inner.qlip
         inner.__class__ = self.inner_class.original
         return super().detach()
+
+    def _maybe_prepare_encoder_kwargs_for_generation(
+        self, inputs_tensor: Tensor, model_kwargs: dict[str, Any], model_input_name: str | None, generation_config: Any
+    ) -> dict[str, Any]:
+        """Check that the context holds prompt and answer, then encode as the parent does."""
+        context, images = context_of(self), model_kwargs.get("pixel_values")
+        new = generation_config.max_new_tokens
+        if context is not None and new is not None and images is not None and model_input_name == "input_ids":
+            self.check_context(inputs_tensor, len(images), new, context)
+        return super()._maybe_prepare_encoder_kwargs_for_generation(  # type: ignore[misc]
+            inputs_tensor, model_kwargs, model_input_name, generation_config
+        )
+
+    def check_context(self, input_ids: Tensor, images: int, max_new_tokens: int, context: int) -> None:
+        """Raise unless prompts ``(B, L)`` with ``images`` in all and their answers fit a context of so many tokens.
+
+        Raises:
+            ValueError: naming the largest ``max_tokens`` with which they would.
+        """
+        length = input_ids.shape[1]
+        if length + max_new_tokens <= context:
+            return
+        placeholders = (input_ids == self.config.image_token_id).sum(1)
+        words = int((length - placeholders).max())
+        each = -(-images // len(input_ids))  # of a prompt
+        room = (context - max_new_tokens - words) // each - self.model.fixed_tokens
+        remedy = f"Set max_tokens={room} or lower in the call of the processor" if room > 0 else "Shorten the prompt"
+        raise ValueError(
+            f"input_ids: got {length} tokens, {int(placeholders.max())} of them of images; with max_new_tokens={max_new_tokens} "
+            f"they do not fit the model's context of {context}. {remedy}, or lower max_new_tokens"
+        )
 
     def _expand_inputs_for_generation(
         self,
@@ -272,3 +314,8 @@ class ConvertedGenerative(Converted):
         return super()._expand_inputs_for_generation(  # type: ignore[misc]
             expand_size=expand_size, is_encoder_decoder=is_encoder_decoder, input_ids=input_ids, **model_kwargs
         )
+
+
+def context_of(model: Any) -> int | None:
+    """Tokens that a model's language model can hold; None if its configuration does not say."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)

@@ -116,6 +116,11 @@ class ConvertedInner(Renamed):
         return token_counts(pixel_values, self.qlip.unit)
 
     @property
+    def fixed_tokens(self) -> int:
+        """Features of every image besides those that a budget is about."""
+        return 0
+
+    @property
     def feature_layers(self) -> list[int] | None:
         """Hidden states of the tower that the language model is shown, joined; None for the tower's last states."""
         return None

@@ -7,7 +7,7 @@ from PIL import Image
 from torch import Tensor
 
 from qlip.core.quadtree import Leaves, Quadtree
-from qlip.families.processor import LeafImageProcessor
+from qlip.families.image_processor import LeafImageProcessor
 from qlip.images.pixels import Pair, pack
 from qlip.images.processor import QlipImageProcessor
 from qlip.images.read import ImageLike, normalise, to_rgb
@@ -54,32 +54,41 @@ class WholeAndTree(LeafImageProcessor):
         A further split makes three leaves more and at most one line, so the count is at most 3 under the budget.
 
         Raises:
-            ValueError: if the budget is smaller than the fewest leaves and lines.
+            ValueError: if the budget holds no leaf and its newline, see also `QlipImageProcessor.fitted`.
         """
-        picture, limit = settings.prepare(image), settings.quadtree.max_tokens
+        picture, limit = to_rgb(image), settings.quadtree.max_tokens
+        if limit is None:
+            return settings.cut(picture)
+        for budget in (limit, max(limit // 2, 1)):  # half of it in leaves leaves room for as many lines
+            fitted = settings.with_options(max_tokens=budget).fitted(picture)
+            prepared = fitted.prepare(picture)
+            leaves = _leaves_and_lines(fitted.tree_of(picture.height, picture.width), prepared, limit)
+            if leaves is not None:
+                return prepared, leaves
+        raise ValueError(f"max_tokens: got {limit}; takes at least 2, a leaf and the newline after its line")
 
-        best = settings.quadtree.batch(picture[None])[0]
-        if limit is None or _tokens(best) <= limit:
-            return picture, best
-        # Splits are made in a fixed order, so fewer leaves have no more lines: those whose newlines fit too are an interval.
-        low, high, fitting = limit - len(line_lengths(best.row)) - 1, limit, None
-        while high - low > 1:
-            middle = (low + high) // 2
-            try:
-                leaves = replace(settings.quadtree, max_tokens=middle).batch(picture[None])[0]
-            except ValueError:  # fewer than the picture can have
-                low = middle
-                continue
-            if _tokens(leaves) <= limit:
-                low, fitting = middle, leaves
-            else:
-                high = middle
-        if fitting is None:
-            raise ValueError(
-                f"max_tokens: got {limit}; the fewest leaves of this picture are more, with a newline after each line. Raise "
-                f"max_tokens, shrink the image, or set cover='full' if it is not"
-            )
-        return picture, fitting
+
+def _leaves_and_lines(tree: Quadtree, image: Tensor, limit: int) -> Leaves | None:
+    """The most leaves of an image that fit a budget with their newlines; None if there are none.
+
+    Splits are made in a fixed order, so fewer leaves have no more lines: those whose newlines fit too are an interval.
+    """
+    best = replace(tree, max_tokens=limit).batch(image[None])[0]
+    if _tokens(best) <= limit:
+        return best
+    low, high, fitting = limit - len(line_lengths(best.row)) - 1, limit, None
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            leaves = replace(tree, max_tokens=middle).batch(image[None])[0]
+        except ValueError:  # fewer than the image can have, or none at all
+            low = middle
+            continue
+        if _tokens(leaves) <= limit:
+            low, fitting = middle, leaves
+        else:
+            high = middle
+    return fitting
 
 
 def _tokens(leaves: Leaves) -> int:

@@ -72,6 +72,12 @@ if hasattr(transformers, "LlavaNextModel"):
     class QlipLlavaNextModel(TiledLlavaInner, transformers.LlavaNextModel, original=transformers.LlavaNextModel):
         """LLaVA-NeXT without its head, taking patches and leaves."""
 
+        @property
+        def fixed_tokens(self) -> int:
+            """Features of the small picture."""
+            vision = self.config.vision_config
+            return (vision.image_size // vision.patch_size) ** 2
+
         def __call__(self, input_ids: Any = None, pixel_values: Any = None, *args: Any, **kwargs: Any) -> Any:
             """Check the placeholders, then run."""
             counted = Sized(pixel_values) if isinstance(pixel_values, list | tuple) else pixel_values
@@ -108,3 +114,9 @@ if hasattr(transformers, "LlavaNextModel"):
         def size_of(cls, model: Any) -> int:
             """Shortest edge of the largest square that transformers' tiles can make."""
             return max(min(height, width) for height, width in model.config.image_grid_pinpoints)
+
+        @classmethod
+        def stock_tokens(cls, model: Any) -> int:
+            """What the smallest of transformers' tilings takes, besides the small whole picture."""
+            patch = cls.patch_size_of(model)
+            return min((height // patch) * (width // patch) for height, width in model.config.image_grid_pinpoints)

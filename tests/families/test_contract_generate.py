@@ -108,7 +108,7 @@ def test_loss_and_gradients_at_the_native_size_are_stocks(case):
     which = slice(*case.row.compared)
     loss, expected = gradients(case.model.train(), case.stock_inputs(which))
     case.model.zero_grad()
-    converted, new = case.convert(criterion="uniform")
+    converted, new = case.convert(criterion="uniform", max_tokens=None)
     own_loss, reached = gradients(converted, case.inputs(new, case.natives, which))
     assert deviation(own_loss, loss) < 1e-6
     missed = [name for name in expected if name not in reached]
@@ -148,7 +148,7 @@ def test_bfloat16_costs_what_it_costs_stock(case):
     assert stock < 0.03 * case.row.rounding
     trees, new = copy.deepcopy(case).convert(max_tokens=50, cover="full", size=None)
     assert cost(trees, case.inputs(new, case.pictures)) < 1.5 * stock
-    grids, new = case.convert(criterion="uniform")
+    grids, new = case.convert(criterion="uniform", max_tokens=None)
     assert cost(grids, case.inputs(new, case.natives)) < 1.2 * stock
 
 

@@ -1,6 +1,7 @@
 """What happens to a picture before it is cut, what it will cost, and what a call may change."""
 
 import base64
+import math
 
 import numpy as np
 import pytest
@@ -139,8 +140,10 @@ def test_files_arrays_and_tensors(pair, pictures, tmp_path):
 def test_bad_values_are_refused_by_name(pair, pictures):
     with pytest.raises(ValueError, match="crop: got 'middle'"):
         pair[1](images=pictures[0], text=ONE, crop="middle")
-    with pytest.raises(ValueError, match="max_tokens: got 1, but an image of 16 x 16"):
-        pair[1](images=pictures[0], text=ONE, max_tokens=1)
+    with pytest.raises(ValueError, match="max_tokens: got 0; takes a whole number"):
+        pair[1](images=pictures[0], text=ONE, max_tokens=0)
+    with pytest.raises(TypeError, match="options: got max_token; takes alpha, .*did you mean 'max_tokens'"):
+        pair[1](images=pictures[0], text=ONE, max_token=100)
 
 
 def test_a_path_gives_the_same_pixels_as_the_picture_in_it(pair, tmp_path):
@@ -208,13 +211,14 @@ def test_a_huge_photograph_fits_the_free_context(own_pair, photograph):
     assert model.generate(**inputs, max_new_tokens=1).shape == (1, length + 1)
 
 
-def test_a_native_photograph_fits_where_roots_cover_it(photograph):
-    """At 4000 pixels the paper's cover leaves thousands of single patches around its roots; the full one does not."""
-    settings = QlipImageProcessor(None, quadtree=Quadtree(cover="full", max_tokens=4000))
-    assert settings.grid(3000, 4000) == (214, 285)
-    assert 3998 <= settings.count_tokens(photograph)[0] <= 4000
-    with pytest.raises(ValueError, match="max_tokens: got 4000, but an image of 214 x 285 patches has at least"):
-        QlipImageProcessor(None, quadtree=Quadtree(max_tokens=4000)).count_tokens(photograph)
+def test_a_native_photograph_keeps_its_size_where_roots_cover_it(photograph):
+    """At 4000 pixels the paper's cover leaves thousands of single patches around its roots, so that it is scaled down."""
+    full = QlipImageProcessor(None, quadtree=Quadtree(max_tokens=4000))
+    roots = full.with_options(cover="roots")
+    assert full.fitted(photograph).grid(3000, 4000) == full.grid(3000, 4000) == (214, 285)
+    assert math.prod(roots.fitted(photograph).grid(3000, 4000)) < 214 * 285
+    for settings in (full, roots):
+        assert 3998 <= settings.count_tokens(photograph)[0] <= 4000
 
 
 def test_the_budget_is_shared_by_the_images_of_a_prompt(pair):

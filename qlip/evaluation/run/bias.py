@@ -59,7 +59,7 @@ def measure(
     vision = find_tower(clip).config
     p, (start, last, step) = vision.patch_size, config.sizes
     whole = Quadtree(criterion="uniform", patch_size=p)
-    trees = {False: whole, True: Quadtree(config.alpha, config.criterion, patch_size=p)}
+    trees = {False: whole, True: Quadtree(config.alpha, config.criterion, patch_size=p, cover="roots")}
     standard = QlipImageProcessor(vision.image_size, "square", whole)
     plain = QlipVisionModel.from_clip(clip, "bicubic")  # on its own grid this is CLIP itself
     empty = QlipVisionModel.from_clip(clip, "zero")
