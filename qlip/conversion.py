@@ -44,9 +44,8 @@ def convert(
 ) -> Any:
     """Give a model images of any size, with as many tokens as each deserves.
 
-    A whole model, such as a LLaVA or a CLIPModel, is converted in place and returned: it works as before, on what the
-    converted processor makes. A tower stays as it was, and a `QlipVisionModel` that shares its weights is returned. Nothing is
-    copied.
+    A whole model, such as a LLaVA or a CLIPModel, is converted in place and returned: it works as before, on what the converted
+    processor makes. A tower stays as it was; a `QlipVisionModel` that shares its weights is returned. Nothing is copied.
 
     Args:
         model: A whole model of a class in `qlip.families.FAMILIES`, or a tower of a class in `qlip.towers.base.TOWERS`.
@@ -55,16 +54,14 @@ def convert(
             made from the model's own table; or anything `qlip.load` takes. If not given, a tower that rotates, or resizes its
             table to every picture, places leaves itself; for any other it is ``"solve"``.
         quadtree: Chooses the tokens; its patch size is the model's. If neither it nor ``alpha`` nor ``max_tokens`` is given, a
-            picture may take as many tokens as the stock model spends on one at its own size; where the stock model takes
-            pictures as they are, ``alpha`` decides.
+            picture may take as many as the stock model spends at its own size; where that is the picture's, ``alpha`` decides.
         size: Shortest edge of images in pixels, None for their native size; ``"model"`` is the size that the model was made
             for. A call of the processor may override this and all that follows but ``weighting``.
         crop: ``"patch"`` trims images to whole patches, ``"square"`` cuts their middle, ``"units"`` scales them to whole units;
             the family's own if not given, see `QlipImageProcessor`.
         pad: ``"square"`` puts images in the middle of a square first.
-        fit: How a picture keeps to ``max_tokens``: ``"prune"`` merges the least deserving blocks at the size that is set, which
-            suits a few small things on quiet ground; ``"scale"`` merges what ``alpha`` says and scales the picture down, which
-            suits text.
+        fit: How a picture keeps to ``max_tokens``, see `QlipImageProcessor`: ``"prune"`` suits a few small things on quiet ground,
+            ``"scale"`` suits text.
         weighting: How a leaf counts in the tower's attention: ``"once"``, or by its ``"area"``, in patches. If not given,
             ``"area"`` for a CLIPModel, where one vector stands for a whole picture, else ``"once"``.
         tree: ``alpha``, ``max_tokens``, ``criterion``, ``cover`` or ``score``, in place of the quadtree's.
@@ -74,16 +71,13 @@ def convert(
 
     Raises:
         TypeError: if model or processor are of another kind.
-        ValueError: if the model is converted already, or position or quadtree do not fit its tower.
-        OSError: if a position is sought by name and not found.
+        ValueError: if the model is converted already, or position or quadtree do not fit; OSError if no position is found.
     """
     family = FAMILIES.get(type(model))
     _check_original(model, known=family is not None)
     facts = family or Converted  # a bare tower has the facts of a family without peculiarities
     unit, table = facts.unit_of(model), facts.table_of(model)
-    if quadtree is DEFAULT_QUADTREE and not {"alpha", "max_tokens"}.intersection(tree):
-        tree = {"max_tokens": facts.stock_tokens(model), **tree}
-    quadtree = _fit(quadtree, unit * facts.patch_size_of(model), tree)
+    quadtree = _fit(quadtree, unit * facts.patch_size_of(model), facts.stock_tokens(model), tree)
     settings = None
     if processor is not None:
         shortest = facts.size_of(model) if isinstance(size, str) and size == "model" else size
@@ -176,8 +170,10 @@ def _check_original(model: nn.Module, known: bool) -> None:
         )
 
 
-def _fit(quadtree: Quadtree, patch_size: int, options: dict[str, Any]) -> Quadtree:
-    """The quadtree with the model's patch size and the options of a call."""
+def _fit(quadtree: Quadtree, patch_size: int, stock_tokens: int | None, options: dict[str, Any]) -> Quadtree:
+    """The quadtree with the model's patch size and the options of a call; within the stock model's tokens if nothing is said."""
+    if quadtree is DEFAULT_QUADTREE and not {"alpha", "max_tokens"}.intersection(options):
+        options = {"max_tokens": stock_tokens, **options}
     check_names("convert", options, ("alpha", "max_tokens", "criterion", "cover", "score", *_ARGUMENTS))
     if not isinstance(quadtree, Quadtree):
         raise TypeError(f"quadtree: got {quadtree!r}; takes a Quadtree; convert(..., alpha=0.3) sets a threshold")

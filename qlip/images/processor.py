@@ -198,22 +198,14 @@ class QlipImageProcessor:
         return [len(settings.cut(image)[1]) for image, settings in each]
 
     def cut(self, image: ImageLike) -> tuple[Tensor, Leaves]:
-        """The prepared image ``(3, H, W)`` and its leaves.
-
-        Raises:
-            ValueError: see `fitted`.
-        """
+        """The prepared image ``(3, H, W)`` and its leaves. Raises as `fitted`."""
         picture = to_rgb(image)
         settings = self.fitted(picture)
         prepared = normalise(settings._view(picture), self.mean, self.std)
         return prepared, settings.tree_of(picture.height, picture.width).batch(prepared[None])[0]
 
     def prepare(self, image: ImageLike) -> Tensor:
-        """Resize, crop and normalise: ``(3, H, W)`` float32, both sides whole patches.
-
-        Raises:
-            ValueError: see `fitted`.
-        """
+        """Resize, crop and normalise: ``(3, H, W)`` float32, both sides whole patches. Raises as `fitted`."""
         return normalise(self.view(image), self.mean, self.std)
 
     def view(self, image: ImageLike) -> Image.Image:

@@ -30,7 +30,9 @@ def test_a_block_scores_its_largest_value_inside():
 
 
 @settings(max_examples=60, deadline=None)
-@given(h=st.integers(1, 20), w=st.integers(1, 20), seed=st.integers(0, 99), share=st.floats(0, 1), kinds=st.integers(1, 3))
+@given(
+    h=st.integers(1, 20), w=st.integers(1, 20), seed=st.integers(0, 99), share=st.floats(0, 1), kinds=st.integers(1, 3)
+)
 def test_the_budget_is_exact_whatever_the_map(h, w, seed, share, kinds):
     image = reference.make_image(seed, 2, h, w)
     score = torch.randint(0, kinds, (5, 9), generator=torch.Generator().manual_seed(seed)).float()
@@ -101,7 +103,9 @@ def test_a_map_for_each_picture():
     both = processor([picture, picture], score=[score, None])
     assert torch.equal(both.geometry[:1, : both.num_tokens[0]], processor(picture, score=score).geometry)
     assert torch.equal(both.geometry[1:, : both.num_tokens[1]], processor(picture).geometry)
-    with pytest.raises(ValueError, match="score: got 1 maps for 2 pictures; takes a list with a map, or None, for each"):
+    with pytest.raises(
+        ValueError, match="score: got 1 maps for 2 pictures; takes a list with a map, or None, for each"
+    ):
         processor([picture, picture], score=score)
 
 
@@ -110,7 +114,11 @@ def test_a_map_for_each_picture():
     [
         (torch.zeros(3), ValueError, r"score: got torch.float32 of shape \(3,\); takes a map \(rows, columns\)"),
         (torch.zeros(0, 3), ValueError, r"score: got torch.float32 of shape \(0, 3\)"),
-        (torch.tensor([[0.0, -1.0]]), ValueError, "score: got values from -1 to 0; takes finite values that are not neg"),
+        (
+            torch.tensor([[0.0, -1.0]]),
+            ValueError,
+            "score: got values from -1 to 0; takes finite values that are not neg",
+        ),
         (torch.tensor([[0.0, torch.nan]]), ValueError, "score: got values from nan to nan"),
         (torch.tensor([[0.0, torch.inf]]), ValueError, "score: got values from 0 to inf"),
         ("saliency", TypeError, "score: got str; takes a map"),

@@ -45,7 +45,9 @@ def test_a_result_gives_back_the_cell_that_was_measured(tmp_path):
 
 def test_a_result_that_0_1_0_wrote_is_read():
     result = read_result(Path(__file__).parent / "result-0.1.0.json")
-    assert result.cell == Cell(benchmark="vstar-pocket", model="pocket-llava", size=224, crop="patch", cover="roots", limit=4)
+    assert result.cell == Cell(
+        benchmark="vstar-pocket", model="pocket-llava", size=224, crop="patch", cover="roots", limit=4
+    )
     assert (result.score.value, round(result.percent), result.data["questions"]) == (25, 413, 4)
 
 

@@ -125,7 +125,9 @@ def test_few_trees_are_built_and_none_at_the_full_size(monkeypatch, shape):
 @pytest.mark.parametrize("fit", FITS)
 def test_too_long_and_thin_is_one_error(fit):
     strip = Image.new("RGB", (2000, 20))
-    with pytest.raises(ValueError, match=r"image: got 2000 x 20 pixels, 100 times as long as wide; max_tokens=50 takes at"):
+    with pytest.raises(
+        ValueError, match=r"image: got 2000 x 20 pixels, 100 times as long as wide; max_tokens=50 takes at"
+    ):
         processor(fit, max_tokens=50).count_tokens(strip)
     assert processor(fit, max_tokens=142).count_tokens(strip) == [142]
 
@@ -137,7 +139,7 @@ def test_a_picture_too_large_to_prepare_is_scaled_down(monkeypatch):
         assert 198 <= asked.count_tokens(image)[0] <= 200
         assert math.prod(asked.prepare(image).shape[1:]) <= 400 * 300
     assert math.prod(processor(criterion="uniform").prepare(image).shape[1:]) <= 400 * 300
-    with pytest.raises(ValueError, match="size=480 makes 640 x 480; takes at most 120,000 pixels .* or max_tokens"):
+    with pytest.raises(ValueError, match=r"size=480 makes 640 x 480; takes at most 120,000 pixels .* or max_tokens"):
         processor(size=480).prepare(image)
 
 
