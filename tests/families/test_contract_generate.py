@@ -157,7 +157,7 @@ def tower_of(model: Any) -> nn.Module:
 
 
 def to_cpu(model: Any, folder: Path) -> None:
-    cpu_offload(model, execution_device="cpu")
+    cpu_offload(model, execution_device="cpu", offload_buffers=True)
 
 
 def by_parts(model: Any, folder: Path) -> None:
