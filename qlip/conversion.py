@@ -77,7 +77,7 @@ def convert(
     _check_original(model, known=family is not None)
     facts = family or Converted  # a bare tower has the facts of a family without peculiarities
     unit, table = facts.unit_of(model), facts.table_of(model)
-    quadtree = _fit(quadtree, unit * facts.patch_size_of(model), facts.stock_tokens(model), tree)
+    quadtree = _fit(quadtree, unit * facts.patch_size_of(model), facts.stock_tokens(model, processor), tree)
     settings = None
     if processor is not None:
         shortest = facts.size_of(model) if isinstance(size, str) and size == "model" else size

@@ -100,10 +100,14 @@ class Converted(Renamed):
         return cls.tower_of(model).size
 
     @classmethod
-    def stock_tokens(cls, model: nn.Module) -> int | None:
+    def stock_tokens(cls, model: nn.Module, processor: Any) -> int | None:
         """The most tokens that `qlip.convert` lets a picture take if not told otherwise: the stock model's, at its own size.
 
         None for a model that takes pictures as they are: leaves are never more than its own grid.
+
+        Args:
+            model: Of the original class.
+            processor: The original, or None.
         """
         size = cls.size_of(model)
         return None if size is None else (size // (cls.unit_of(model) * cls.patch_size_of(model))) ** 2

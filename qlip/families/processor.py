@@ -34,10 +34,12 @@ class ConvertedProcessor(Host):
 
     Attributes:
         original: The class of transformers, given as ``class X(ConvertedProcessor, Original, original=Original)``.
+        images_class: What makes pairs of images.
         original_image_processor: The image processor that the original had.
     """
 
     original: ClassVar[type[ProcessorMixin]]
+    images_class: ClassVar[type[LeafImageProcessor]] = LeafImageProcessor
     skip_tensor_conversion = ["video_metadata", "text_replacement_offsets", "pixel_values"]  # noqa: RUF012
     image_processor: LeafImageProcessor
     tokenizer: PreTrainedTokenizerBase
@@ -69,7 +71,7 @@ class ConvertedProcessor(Host):
         new.__dict__.update(processor.__dict__)
         new.tokenizer = copy.deepcopy(processor.tokenizer)
         new.tokenizer.padding_side = "left"
-        new.image_processor, new.original_image_processor = LeafImageProcessor(settings), processor.image_processor
+        new.image_processor, new.original_image_processor = cls.images_class(settings), processor.image_processor
         return new
 
     def _merge_kwargs(self, *args: Any, **kwargs: Any) -> dict[str, dict[str, Any]]:
@@ -146,12 +148,14 @@ class PromptProcessor(ConvertedProcessor):
         plain_options: Options with which the original's image processor makes one picture of an image, and no tiles or crops.
         template: What the original writes for one plain image; a run of placeholders, with the family's marks around it.
         context: Tokens that the language model can hold; None if not known.
+        breaks: How many other tokens may stand between two placeholders of an image.
     """
 
     plain_options: ClassVar[dict[str, object]] = {}
     images_kwargs: ImagesKwargs = {}  # noqa: RUF012  the original's defaults are options of its own image processor
     template: str
     context: int | None = None
+    breaks: ClassVar[int] = 0
     image_token: str
     image_token_id: int
 
@@ -210,7 +214,7 @@ class PromptProcessor(ConvertedProcessor):
         if "input_ids" in output and "pixel_values" in output:
             counts = [self.tokens_of(image) for image in output["pixel_values"]]
             cause = f"the prompt was cut at max_length={kwargs['max_length']}" if kwargs.get("max_length") else ""
-            check_placeholders(_rows(output["input_ids"]), counts, self.placeholder_id, cause)
+            check_placeholders(_rows(output["input_ids"]), counts, self.placeholder_id, cause, self.breaks)
         return BatchFeature(
             dict(output), tensor_type=return_tensors, skip_tensor_conversion=self.skip_tensor_conversion
         )
@@ -230,12 +234,7 @@ class PromptProcessor(ConvertedProcessor):
         return re.sub(f"(?:{re.escape(self.placeholder)})+", lambda _: placeholders, self.template, count=1)
 
     def count_tokens(self, images: Images, **options: object) -> list[int]:
-        """Placeholders that each image will take in the prompt; nothing is resampled or encoded.
-
-        Args:
-            images: One picture, a list, or a list of lists.
-            options: Options for this call alone, see `QlipImageProcessor.each`.
-        """
+        """Tokens that each image will take in the prompt, `extra_tokens` too; see `ConvertedProcessor.count_tokens`."""
         return [count + self.extra_tokens for count in super().count_tokens(images, **options)]
 
     def budget(self, text: str, context: int, max_new_tokens: int) -> int:
