@@ -16,6 +16,7 @@ from qlip.encoder import QlipVisionModel, Weighting, saved_weighting
 from qlip.families import FAMILIES, Converted, ConvertedProcessor
 from qlip.families.base import find_position
 from qlip.families.hub import HUB_OPTIONS, find_file
+from qlip.families.image_processor import LeafImageProcessor
 from qlip.images.processor import PROCESSOR_FILE, Crop, Pad, QlipImageProcessor
 from qlip.shipped import is_shipped, shipped
 from qlip.towers.base import TOWERS, find_tower
@@ -41,7 +42,7 @@ def convert(
 ) -> Any:
     """Give a model images of any size, with as many tokens as each deserves.
 
-    A whole model, such as a LLaVA or a CLIPModel, is converted in place and returned: it works as before, on what the
+    A whole model, such as a LLaVA, a CLIPModel or a classifier, is converted in place and returned: it works as before, on what the
     converted processor makes. A tower stays as it was, and a `QlipVisionModel` that shares its weights is returned. Nothing is
     copied.
 
@@ -58,7 +59,7 @@ def convert(
             the family's own if not given, see `QlipImageProcessor`.
         pad: ``"square"`` puts images in the middle of a square first.
         weighting: How a leaf counts in the tower's attention: ``"once"``, or by its ``"area"``, in patches. If not given,
-            ``"area"`` for a CLIPModel, where one vector stands for a whole picture, else ``"once"``.
+            ``"area"`` where one vector stands for a whole picture (CLIPModel, SiglipModel, classifiers), else ``"once"``.
         tree: ``alpha``, ``max_tokens``, ``criterion`` or ``cover``, in place of the quadtree's.
 
     Returns:
@@ -186,7 +187,7 @@ def _position(position: Position | str | Path | None, table: Tensor | None) -> P
 
 def _statistics(processor: Processor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of the channels that the model was trained with."""
-    if isinstance(processor, ConvertedProcessor | QlipImageProcessor):
+    if isinstance(processor, ConvertedProcessor | LeafImageProcessor | QlipImageProcessor):
         raise ValueError(
             f"processor: got a {type(processor).__qualname__}, which is converted already; pass the original one"
         )

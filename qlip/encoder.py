@@ -101,6 +101,16 @@ def check_weighting(weighting: Weighting, layer: nn.Module) -> Weighting:
     return weighting
 
 
+def mean_of_patches(states: Tensor, batch: PatchBatch, weighting: Weighting) -> Tensor:
+    """One vector for each image, ``(B, D)``: the mean of its patches' states ``(B, N, D)``, each counted once or by its area."""
+    counts = batch.mask
+    if weighting == "area":
+        assert batch.geometry is not None, "a tower that counts by area has asked for it"
+        counts = batch.geometry[..., 2].square()  # zero in padding
+    shares = (counts / counts.sum(1, keepdim=True)).to(states.device)
+    return (states.float() * shares[..., None]).sum(1).to(states.dtype)
+
+
 class QlipVisionModel(nn.Module):
     """A vision tower for ragged batches of patches with coordinates.
 

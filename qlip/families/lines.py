@@ -7,7 +7,7 @@ from PIL import Image
 from torch import Tensor
 
 from qlip.core.quadtree import Leaves, Quadtree
-from qlip.families.processor import LeafImageProcessor
+from qlip.families.image_processor import LeafImageProcessor
 from qlip.images.pixels import Pair, pack
 from qlip.images.processor import QlipImageProcessor
 from qlip.images.read import ImageLike, normalise, to_rgb

@@ -3,97 +3,17 @@
 import copy
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 from PIL import Image
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.image_processing_utils import BaseImageProcessor
-from transformers.image_utils import make_flat_list_of_images
 from transformers.processing_utils import ImagesKwargs, MultiModalData
 
 from qlip.families.hub import find_file
+from qlip.families.image_processor import Images, LeafImageProcessor, save_beside
 from qlip.families.placeholders import check_placeholders
-from qlip.files import replacing_folder
-from qlip.images.fetch import fetched
-from qlip.images.pixels import pack
 from qlip.images.processor import OPTIONS, PROCESSOR_FILE, QlipImageProcessor
-from qlip.images.read import ImageLike, to_rgb
-
-Images = ImageLike | Sequence[ImageLike] | Sequence[Sequence[ImageLike]]
-
-
-class LeafImagesKwargs(TypedDict, total=False):
-    """What a call may override; transformers passes on only names that stand here."""
-
-    alpha: float | int | None
-    max_tokens: int | None
-    size: int | None
-    crop: str
-    pad: str | None
-    return_tensors: object
-
-
-class LeafImageProcessor(BaseImageProcessor):
-    """`QlipImageProcessor` with Hugging Face's interface.
-
-    Modifications of `transformers.BaseImageProcessor` (5.23 to 5.24):
-    - ``preprocess`` returns ``pixel_values`` as a list with a pair for each image, see `qlip.images.pixels`;
-    - pictures are read by `qlip.images.read` alone, so that a path gives the same pixels as the picture in it;
-    - takes the options of `QlipImageProcessor.with_options` and no others.
-
-    Args:
-        settings: The preprocessing, which does the work.
-    """
-
-    valid_kwargs = LeafImagesKwargs  # type: ignore[assignment]
-
-    def __init__(self, settings: QlipImageProcessor) -> None:
-        super().__init__()
-        self.settings = settings
-
-    def preprocess(self, images: Images, return_tensors: object = None, **options: object) -> BatchFeature:
-        """Cut images along their quadtrees.
-
-        Args:
-            images: One picture, a list, or a list of lists.
-            return_tensors: Makes no difference: the list holds torch tensors in any case.
-            options: Options for this call alone, see `QlipImageProcessor.with_options`.
-        """
-        settings = self.settings.with_options(**options)
-        return BatchFeature({"pixel_values": [self.encode(settings, image) for image in self._flat(images)]})
-
-    def count_tokens(self, images: Images, **options: object) -> list[int]:
-        """Tokens that each image will take within a budget: its leaves, see `QlipImageProcessor.count_tokens`."""
-        settings = self.settings.with_options(**options)
-        return [self.count(settings, image) for image in self._flat(images)]
-
-    def encode(self, settings: QlipImageProcessor, image: ImageLike) -> Any:
-        """What the model is given of an image: a pair, see `qlip.images.pixels`."""
-        return pack(*settings.cut(image), settings.unit)
-
-    def count(self, settings: QlipImageProcessor, image: ImageLike) -> int:
-        """Tokens of an image that a budget is about."""
-        return len(settings.cut(image)[1])
-
-    def most(self, height: int, width: int) -> int:
-        """The same for a grid of ``height x width`` units of which none merge."""
-        return height * width
-
-    def fetch_images(self, image_url_or_urls: Any) -> Any:
-        """The same nested lists with every picture as `to_rgb` reads it; batches of arrays become lists."""
-        if isinstance(image_url_or_urls, list | tuple) or getattr(image_url_or_urls, "ndim", 3) == 4:
-            return [self.fetch_images(image) for image in image_url_or_urls]
-        return to_rgb(fetched(image_url_or_urls) if isinstance(image_url_or_urls, str) else image_url_or_urls)
-
-    def _flat(self, images: Any) -> list[Any]:
-        """Pictures in a plain list; addresses and paths are fetched."""
-        return list(make_flat_list_of_images(self.fetch_images(images)))  # type: ignore[arg-type]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The settings in plain values."""
-        return {"image_processor_type": type(self).__name__, **self.settings.to_dict()}
-
 
 if TYPE_CHECKING:  # mixins: each stands before a class of transformers whose methods it calls
     Host = ProcessorMixin
@@ -106,7 +26,6 @@ class ConvertedProcessor(Host):
 
     Modifications of `transformers.ProcessorMixin` (5.23 to 5.24):
     - ``pixel_values`` stays a list, whatever ``return_tensors`` says;
-    - prompts are padded on the left unless a call says otherwise: generation continues from the right;
     - ``save_pretrained`` writes the original's files, and qlip's settings beside them in ``qlip.json``.
 
     Attributes:
@@ -115,6 +34,7 @@ class ConvertedProcessor(Host):
     """
 
     original: ClassVar[type[ProcessorMixin]]
+    images_kwargs: ImagesKwargs = {}  # noqa: RUF012  the original's defaults are options of its own image processor
     skip_tensor_conversion = ["video_metadata", "text_replacement_offsets", "pixel_values"]  # noqa: RUF012
     image_processor: LeafImageProcessor
     tokenizer: PreTrainedTokenizerBase
@@ -145,7 +65,6 @@ class ConvertedProcessor(Host):
         new = cls.__new__(cls)
         new.__dict__.update(processor.__dict__)
         new.tokenizer = copy.deepcopy(processor.tokenizer)
-        new.tokenizer.padding_side = "left"
         new.image_processor, new.original_image_processor = LeafImageProcessor(settings), processor.image_processor
         return new
 
@@ -177,14 +96,7 @@ class ConvertedProcessor(Host):
             TypeError: if the quadtree's criterion is a function.
             ValueError: if ``push_to_hub`` is given, which would upload before the settings are there.
         """
-        settings = self.image_processor.settings
-        settings.check_writable()
-        if kwargs.pop("push_to_hub", False):
-            raise ValueError("push_to_hub: got True; save here first, then call processor.push_to_hub(repository)")
-        with replacing_folder(save_directory, ours=()) as new:
-            files = self.to_original().save_pretrained(str(new), *args, **kwargs)
-            files = [*files, str(settings.save_pretrained(new))]
-        return [str(Path(save_directory, Path(file).relative_to(new))) for file in files]
+        return save_beside(self.to_original(), self.image_processor.settings, save_directory, *args, **kwargs)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Self:
@@ -208,6 +120,7 @@ class PromptProcessor(ConvertedProcessor):
     Modifications of the families' processors (transformers 5.23 to 5.24), besides those of `ConvertedProcessor`:
     - each image gets what the family writes for one plain image, with as many placeholders as the image has leaves, and
       `extra_tokens` more, in place of the family's number;
+    - prompts are padded on the left unless a call says otherwise: generation continues from the right;
     - a prompt that was cut inside an image is refused with the image's number;
     - videos are refused.
 
@@ -217,7 +130,6 @@ class PromptProcessor(ConvertedProcessor):
     """
 
     plain_options: ClassVar[dict[str, object]] = {}
-    images_kwargs: ImagesKwargs = {}  # noqa: RUF012  the original's defaults are options of its own image processor
     template: str
     image_token: str
     image_token_id: int
@@ -227,6 +139,7 @@ class PromptProcessor(ConvertedProcessor):
         """A new processor; the given one stays as it is. See `ConvertedProcessor.convert`."""
         new = super().convert(processor, settings)
         new.template = cls.template_of(processor)
+        new.tokenizer.padding_side = "left"
         return new
 
     @classmethod
