@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoProcessor, PreTrainedModel, ProcessorMixin
 from transformers.image_processing_utils import BaseImageProcessor
 
+from qlip.core.names import Weighting
 from qlip.core.position import Position
 from qlip.core.quadtree import Quadtree
 from qlip.core.rules import check_names
-from qlip.encoder import QlipVisionModel, Weighting, saved_weighting
+from qlip.encoder import QlipVisionModel, saved_weighting
 from qlip.families import FAMILIES, Converted, ConvertedProcessor
 from qlip.families.base import find_position
 from qlip.families.hub import HUB_OPTIONS, find_file

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from qlip.core.names import Weighting
 from qlip.core.patches import PatchBatch
 from qlip.core.position import Position
 from qlip.core.quadtree import centres
@@ -19,7 +20,6 @@ from qlip.towers.packing import Packing, takes_mask
 from qlip.zoo.position_file import POSITION_FILE, check_writable, write_position
 from qlip.zoo.resolve import resolve_position
 
-Weighting = Literal["once", "area"]
 CONFIG_KEY = "qlip_weighting"
 _MODEL_FILES = (  # of earlier saves, with more shards perhaps, or a position that this model lacks
     POSITION_FILE,

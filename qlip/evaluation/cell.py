@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from qlip.core.names import Cover
+from qlip.core.names import Cover, Weighting
 from qlip.core.rules import check_fields
 from qlip.evaluation.names import Baseline, Dtype, Scoring, Style
 from qlip.images.names import Crop
@@ -37,6 +37,8 @@ class Vision:
     """``roots`` leaves the borders of an image in single patches, as the paper does; ``full`` lets them merge too."""
     seed: int = 0
     """Seed of the random criterion; the others do not draw."""
+    weighting: Weighting | None = None
+    """How a leaf counts in the tower's attention: ``once``, or by its ``area``; the family's own if not given, which is ``once``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +87,7 @@ class Cell(Vision):
                     f"{name}: got {getattr(self, name)!r}; {self.benchmark} takes {', '.join(map(repr, taken))}"
                 )
         own = [name for name in ("size", "crop") if getattr(self, name) != "model"]
-        check_fields(self, *own, "alpha", "max_tokens", "cover", "seed", "limit", "max_new_tokens")
+        check_fields(self, *own, "alpha", "max_tokens", "cover", "weighting", "seed", "limit", "max_new_tokens")
 
     @property
     def vision(self) -> Vision:
@@ -101,7 +103,8 @@ class Cell(Vision):
         else:
             budget = f"alpha{self.alpha:g}" if self.max_tokens is None else f"budget{self.max_tokens}"
             seen = f"{'' if self.crop == 'model' else self.crop}{self.size or 'native'}"
-            what = f"{self.position or 'default'}-{seen}-{self.criterion}-{budget}-seed{self.seed}"
+            counted = f"-{self.weighting}" if self.weighting else ""
+            what = f"{self.position or 'default'}-{seen}-{self.criterion}-{budget}{counted}-seed{self.seed}"
         digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
         return f"{self.benchmark}/{Path(self.model).name}/{what}-{digest[:8]}"
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypedDict, get_args
 
-from qlip.core.names import TableMode
+from qlip.core.names import TableMode, Weighting
 from qlip.evaluation.benchmarks import Benchmark, get_benchmark
 from qlip.evaluation.benchmarks.base import Record
 from qlip.evaluation.cell import Cell
@@ -15,7 +15,10 @@ from qlip.evaluation.journal import read_records
 from qlip.evaluation.statistics import Estimate
 
 PREDICTIONS, RESULT, BIAS = "predictions.jsonl", "result.json", "bias.json"
-ADDED = {"cover": "roots"}  # fields of a cell that the first results lack, and what was measured then
+ADDED = {
+    "cover": "roots",
+    "weighting": None,
+}  # fields of a cell that the first results lack, and what was measured then
 
 
 class DataDescription(TypedDict):
@@ -132,6 +135,7 @@ class Result:
         words += [cell.position] if cell.position else []
         words += ["square"] if cell.crop == "square" else []
         words += ["full cover"] if cell.cover == "full" else []
+        words += [f"weighting {cell.weighting}"] if cell.weighting else []
         words += [f"seed {cell.seed}"] if cell.criterion == "random" else []
         return ", ".join(words)
 
@@ -187,6 +191,7 @@ class BiasPoint:
             makes it the mesoscopic measure.
         interpolation_bias: The measure of eq. 1; None for ``zero``.
         tokens: Mean number of patches of an image.
+        weighting: How leaves counted in the attention.
     """
 
     size: int
@@ -195,6 +200,7 @@ class BiasPoint:
     cosine: float
     interpolation_bias: float | None
     tokens: float
+    weighting: Weighting = "once"
 
 
 def read_points(path: Path) -> list[BiasPoint]:

@@ -15,8 +15,9 @@ from typing import Any, ClassVar, Self
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel
 
+from qlip.core.names import Weighting
 from qlip.core.position import Position
-from qlip.encoder import Weighting, check_weighting, save_converted, saved_weighting
+from qlip.encoder import check_weighting, save_converted, saved_weighting
 from qlip.families.hub import HUB_OPTIONS, find_file
 from qlip.families.image_processor import ConvertedImageProcessor
 from qlip.families.inner import ConvertedInner, Encoding, Renamed

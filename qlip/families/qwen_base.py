@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from qlip.core.names import Weighting
 from qlip.core.quadtree import Leaves, centres
-from qlip.encoder import Weighting
 from qlip.families.base import ConvertedGenerative
 from qlip.families.image_processor import Images
 from qlip.families.inner import ConvertedInner

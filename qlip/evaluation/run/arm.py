@@ -204,6 +204,7 @@ def load_arm(source: str, vision: Vision, revision: str | None = None, dtype: Dt
         quadtree=Quadtree(vision.alpha, vision.criterion, vision.max_tokens, cover=vision.cover),
         size=vision.size,
         crop=None if vision.crop == "model" else vision.crop,
+        weighting=vision.weighting,
     )
     return Arm(model, processor, vision, stock)
 
