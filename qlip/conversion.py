@@ -9,13 +9,15 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoProcessor, PreTrainedModel, ProcessorMixin
 from transformers.image_processing_utils import BaseImageProcessor
 
+from qlip.core.names import Weighting
 from qlip.core.position import Position
 from qlip.core.quadtree import Quadtree
 from qlip.core.rules import check_names
-from qlip.encoder import QlipVisionModel, Weighting, saved_weighting
+from qlip.encoder import QlipVisionModel, saved_weighting
 from qlip.families import FAMILIES, Converted, ConvertedProcessor
 from qlip.families.base import context_of, find_position
 from qlip.families.hub import HUB_OPTIONS, find_file
+from qlip.families.image_processor import LeafImageProcessor
 from qlip.families.processor import PromptProcessor
 from qlip.images.names import Fit
 from qlip.images.processor import PROCESSOR_FILE, Crop, Pad, QlipImageProcessor
@@ -44,8 +46,8 @@ def convert(
 ) -> Any:
     """Give a model images of any size, with as many tokens as each deserves.
 
-    A whole model, such as a LLaVA or a CLIPModel, is converted in place and returned: it works as before, on what the converted
-    processor makes. A tower stays as it was; a `QlipVisionModel` that shares its weights is returned. Nothing is copied.
+    A whole model, such as a LLaVA, a CLIPModel or a classifier, is converted in place and returned: it works as before, on what the
+    converted processor makes. A tower stays as it was; a `QlipVisionModel` that shares its weights is returned. Nothing is copied.
 
     Args:
         model: A whole model of a class in `qlip.families.FAMILIES`, or a tower of a class in `qlip.towers.base.TOWERS`.
@@ -63,7 +65,7 @@ def convert(
         fit: How a picture keeps to ``max_tokens``, see `QlipImageProcessor`: ``"prune"`` suits a few small things on quiet ground,
             ``"scale"`` suits text.
         weighting: How a leaf counts in the tower's attention: ``"once"``, or by its ``"area"``, in patches. If not given,
-            ``"area"`` for a CLIPModel, where one vector stands for a whole picture, else ``"once"``.
+            ``"area"`` where one vector stands for a whole picture (CLIPModel, SiglipModel, classifiers), else ``"once"``.
         tree: ``alpha``, ``max_tokens``, ``criterion``, ``cover`` or ``score``, in place of the quadtree's.
 
     Returns:
@@ -198,7 +200,7 @@ def _position(position: Position | str | Path | None, table: Tensor | None) -> P
 
 def _statistics(processor: Processor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of the channels that the model was trained with."""
-    if isinstance(processor, ConvertedProcessor | QlipImageProcessor):
+    if isinstance(processor, ConvertedProcessor | LeafImageProcessor | QlipImageProcessor):
         raise ValueError(
             f"processor: got a {type(processor).__qualname__}, which is converted already; pass the original one"
         )

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypedDict, get_args
 
-from qlip.core.names import TableMode
+from qlip.core.names import TableMode, Weighting
 from qlip.evaluation.benchmarks import Benchmark, get_benchmark
 from qlip.evaluation.benchmarks.base import Record
 from qlip.evaluation.cell import Cell
@@ -15,7 +15,8 @@ from qlip.evaluation.journal import read_records
 from qlip.evaluation.statistics import Estimate
 
 PREDICTIONS, RESULT, BIAS = "predictions.jsonl", "result.json", "bias.json"
-ADDED = {"cover": "roots", "fit": "prune"}  # fields of a cell that the first results lack, and what was measured then
+# fields of a cell that the first results lack, and what was measured then
+ADDED = {"cover": "roots", "fit": "prune", "weighting": None}
 
 
 class DataDescription(TypedDict):
@@ -133,6 +134,7 @@ class Result:
         words += ["square"] if cell.crop == "square" else []
         words += ["cover of roots"] if cell.cover == "roots" else []
         words += ["scaled to fit"] if cell.fit == "scale" and cell.max_tokens else []
+        words += [f"weighting {cell.weighting}"] if cell.weighting else []
         words += [f"seed {cell.seed}"] if cell.criterion == "random" else []
         return ", ".join(words)
 
@@ -188,6 +190,7 @@ class BiasPoint:
             makes it the mesoscopic measure.
         interpolation_bias: The measure of eq. 1; None for ``zero``.
         tokens: Mean number of patches of an image.
+        weighting: How leaves counted in the attention.
     """
 
     size: int
@@ -196,6 +199,7 @@ class BiasPoint:
     cosine: float
     interpolation_bias: float | None
     tokens: float
+    weighting: Weighting = "once"
 
 
 def read_points(path: Path) -> list[BiasPoint]:

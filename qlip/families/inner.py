@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from qlip.core.names import Weighting
 from qlip.core.position import Position
-from qlip.encoder import QlipVisionModel, QlipVisionOutput, Weighting
+from qlip.encoder import QlipVisionModel, QlipVisionOutput
 from qlip.families.placeholders import check_placeholders
 from qlip.images.pixels import PixelValues, to_batch, token_counts
 from qlip.towers.base import Tower, find_tower, onloaded

@@ -3,7 +3,6 @@
 import copy
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 from PIL import Image
@@ -13,9 +12,8 @@ from transformers.processing_utils import ImagesKwargs, MultiModalData
 
 from qlip.core.rules import check_names
 from qlip.families.hub import find_file
-from qlip.families.image_processor import Images, LeafImageProcessor
+from qlip.families.image_processor import Images, LeafImageProcessor, save_beside
 from qlip.families.placeholders import check_placeholders
-from qlip.files import replacing_folder
 from qlip.images.processor import OPTIONS, PROCESSOR_FILE, QlipImageProcessor
 
 if TYPE_CHECKING:  # mixins: each stands before a class of transformers whose methods it calls
@@ -29,7 +27,6 @@ class ConvertedProcessor(Host):
 
     Modifications of `transformers.ProcessorMixin` (5.23 to 5.24):
     - ``pixel_values`` stays a list, whatever ``return_tensors`` says;
-    - prompts are padded on the left unless a call says otherwise: generation continues from the right;
     - ``save_pretrained`` writes the original's files, and qlip's settings beside them in ``qlip.json``.
 
     Attributes:
@@ -40,6 +37,7 @@ class ConvertedProcessor(Host):
 
     original: ClassVar[type[ProcessorMixin]]
     images_class: ClassVar[type[LeafImageProcessor]] = LeafImageProcessor
+    images_kwargs: ImagesKwargs = {}  # noqa: RUF012  the original's defaults are options of its own image processor
     skip_tensor_conversion = ["video_metadata", "text_replacement_offsets", "pixel_values"]  # noqa: RUF012
     image_processor: LeafImageProcessor
     tokenizer: PreTrainedTokenizerBase
@@ -70,7 +68,6 @@ class ConvertedProcessor(Host):
         new = cls.__new__(cls)
         new.__dict__.update(processor.__dict__)
         new.tokenizer = copy.deepcopy(processor.tokenizer)
-        new.tokenizer.padding_side = "left"
         new.image_processor, new.original_image_processor = cls.images_class(settings), processor.image_processor
         return new
 
@@ -110,14 +107,7 @@ class ConvertedProcessor(Host):
             TypeError: if the quadtree's criterion is a function.
             ValueError: if ``push_to_hub`` is given, which would upload before the settings are there.
         """
-        settings = self.image_processor.settings
-        settings.check_writable()
-        if kwargs.pop("push_to_hub", False):
-            raise ValueError("push_to_hub: got True; save here first, then call processor.push_to_hub(repository)")
-        with replacing_folder(save_directory, ours=()) as new:
-            files = self.to_original().save_pretrained(str(new), *args, **kwargs)
-            files = [*files, str(settings.save_pretrained(new))]
-        return [str(Path(save_directory, Path(file).relative_to(new))) for file in files]
+        return save_beside(self.to_original(), self.image_processor.settings, save_directory, *args, **kwargs)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Self:
@@ -141,6 +131,7 @@ class PromptProcessor(ConvertedProcessor):
     Modifications of the families' processors (transformers 5.23 to 5.24), besides those of `ConvertedProcessor`:
     - each image gets what the family writes for one plain image, with as many placeholders as the image has leaves, and
       `extra_tokens` more, in place of the family's number;
+    - prompts are padded on the left unless a call says otherwise: generation continues from the right;
     - a prompt that was cut inside an image is refused with the image's number;
     - videos are refused.
 
@@ -152,7 +143,6 @@ class PromptProcessor(ConvertedProcessor):
     """
 
     plain_options: ClassVar[dict[str, object]] = {}
-    images_kwargs: ImagesKwargs = {}  # noqa: RUF012  the original's defaults are options of its own image processor
     template: str
     context: int | None = None
     breaks: ClassVar[int] = 0
@@ -164,6 +154,7 @@ class PromptProcessor(ConvertedProcessor):
         """A new processor; the given one stays as it is. See `ConvertedProcessor.convert`."""
         new = super().convert(processor, settings)
         new.template = cls.template_of(processor)
+        new.tokenizer.padding_side = "left"
         return new
 
     @classmethod

@@ -51,10 +51,11 @@ def test_a_result_that_0_1_0_wrote_is_read():
     assert (result.score.value, round(result.percent), result.data["questions"]) == (25, 413, 4)
 
 
-def test_results_from_before_the_cover_could_be_chosen_are_read(tmp_path):
-    rewrite(tmp_path, cover=None)
+@pytest.mark.parametrize(("name", "then"), [("cover", "roots"), ("weighting", None)])
+def test_results_from_before_something_could_be_chosen_are_read(name, then, tmp_path):
+    rewrite(tmp_path, **{name: None})
     (result,) = find_results(tmp_path)
-    assert result.cell.cover == "roots"
+    assert getattr(result.cell, name) == then
 
 
 @pytest.mark.parametrize(

@@ -168,15 +168,22 @@ def accuracy_over_size(
 
 
 def biases(points: Sequence[BiasPoint]) -> Figure:
-    """Figure 4: mesoscopic measure, interpolation bias and cos [CLS] over size; dashed lines are with quadtree."""
+    """Figure 4: mesoscopic measure, interpolation bias and cos [CLS] over size; broken lines are with quadtree."""
     figure = Figure(figsize=(12.6, 3.8), layout="constrained")
     mesoscopic, interpolation, cosine = panels = figure.subplots(1, 3)
     titles = ("cos [CLS], positions zero (mesoscopic)", "interpolation bias (eq. 1)", "cos [CLS]")
-    for position, merged in dict.fromkeys((point.position, point.quadtree) for point in points):
-        mine = [point for point in points if (point.position, point.quadtree) == (position, merged)]
+    styles = {(False, "once"): "-", (True, "once"): "--", (True, "area"): "-."}
+    for position, merged, weighting in dict.fromkeys(
+        (point.position, point.quadtree, point.weighting) for point in points
+    ):
+        mine = [
+            point
+            for point in points
+            if (point.position, point.quadtree, point.weighting) == (position, merged, weighting)
+        ]
         sizes = [point.size for point in mine]
-        line = partial(Axes.plot, color=POSITIONS[position], ls="--" if merged else "-", lw=1.4)
-        label = f"{position}{', quadtree' if merged else ''}"
+        line = partial(Axes.plot, color=POSITIONS[position], ls=styles[merged, weighting], lw=1.4)
+        label = f"{position}{', quadtree' if merged else ''}{', by area' if weighting == 'area' else ''}"
         line(mesoscopic if position == "zero" else cosine, sizes, [point.cosine for point in mine], label=label)
         if position != "zero":
             values = [point.interpolation_bias for point in mine if point.interpolation_bias is not None]

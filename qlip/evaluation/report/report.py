@@ -86,7 +86,8 @@ def bias_sections(root: Path) -> Iterator[Section]:
     """Figure 4, for every finished ``evaluate.py bias`` under the folder."""
     for index, path in enumerate(sorted(root.rglob(BIAS))):
         text = (
-            f"From {html.escape(path.parent.name)}/bias.json. Dashed lines are with quadtree; 1 is no mesoscopic bias."
+            f"From {html.escape(path.parent.name)}/bias.json. Broken lines are with quadtree, dashes and dots with leaves counted "
+            f"by their area; 1 is no mesoscopic bias."
         )
         yield Section("Biases of the encoder (figure 4)", text, [(f"bias{index}", figures.biases(read_points(path)))])
 

@@ -205,6 +205,7 @@ def load_arm(source: str, vision: Vision, revision: str | None = None, dtype: Dt
         size=vision.size,
         crop=None if vision.crop == "model" else vision.crop,
         fit=vision.fit,
+        weighting=vision.weighting,
     )
     return Arm(model, processor, vision, stock)
 
