@@ -77,7 +77,7 @@ def with_pixels(inputs: Any, pixel_values: object) -> dict[str, Any]:
 def test_uniform_leaves_at_the_native_size_are_the_stock_model(case):
     stock = case.inputs(case.processor, case.natives)
     expected = case.model(**stock, output_hidden_states=True)
-    converted, new = case.convert(criterion="uniform")
+    converted, new = case.convert(criterion="uniform", max_tokens=None)
     inputs = case.inputs(new, case.natives)
     assert inputs.keys() == stock.keys() - case.row.left_out
     for name in inputs.keys() - {"pixel_values"}:
@@ -189,7 +189,7 @@ def test_loss_and_gradients_are_the_stock_models(case):
         model = copy.deepcopy(case.model)
         processor = case.processor
         if convert:
-            model, processor = qlip.convert(model, processor, position=case.row.position, criterion="uniform")
+            model, processor = qlip.convert(model, processor, position=case.row.position, criterion="uniform", max_tokens=None)
         loss = model(**case.inputs(processor, case.natives), **told).loss
         loss.backward()
         found.append((loss, {name: x.grad for name, x in model.named_parameters() if "position" not in name}))

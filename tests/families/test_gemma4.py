@@ -29,7 +29,7 @@ def test_films_and_sounds_beside_a_picture_are_the_stock_models():
     given["videos_kwargs"] = {"num_frames": 2}
     stock = processor(text=text, **given, images_kwargs={"do_resize": False})
     expected = model(**stock).logits
-    converted, new = qlip.convert(model, processor, criterion="uniform")
+    converted, new = qlip.convert(model, processor, criterion="uniform", max_tokens=None)
     inputs = new(text=text, **given)
     assert inputs.keys() == stock.keys() - {"image_position_ids"}
     for name in inputs.keys() - {"pixel_values"}:

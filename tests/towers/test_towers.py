@@ -168,7 +168,7 @@ def test_uniform_leaves_at_the_native_size_are_the_stock_tower(row):
     tower = shake(row.make())
     picture = image(GRID, GRID)
     expected = row.stock(tower, picture[None], output_hidden_states=True)
-    got = qlip.convert(tower, position=row.position)(cut(picture, criterion="uniform"), output_hidden_states=True)
+    got = qlip.convert(tower, position=row.position)(cut(picture, criterion="uniform", max_tokens=None), output_hidden_states=True)
     assert_close(got.last_hidden_state, expected.last_hidden_state)
     assert (got.pooler_output is None) == (expected.pooler_output is None)
     if expected.pooler_output is not None:
@@ -184,7 +184,7 @@ def test_other_sizes_are_the_towers_own_interpolation(row):
         picture = image(*grid)
         asked = {"interpolate_pos_encoding": True} if row.position == "bicubic" else {}  # others always do
         expected = row.stock(tower, picture[None], **asked)
-        got = qlip.convert(tower, position=row.position)(cut(picture, criterion="uniform"))
+        got = qlip.convert(tower, position=row.position)(cut(picture, criterion="uniform", max_tokens=None))
         assert_close(got.last_hidden_state, expected.last_hidden_state, 2e-5)
 
 
@@ -198,7 +198,7 @@ def test_a_solved_position_is_near_the_towers_own(row):
     picture = image(GRID, GRID)
     expected = row.stock(tower, picture[None]).last_hidden_state
     assert_close(
-        qlip.convert(tower, position="solve")(cut(picture, criterion="uniform")).last_hidden_state, expected, 1e-3
+        qlip.convert(tower, position="solve")(cut(picture, criterion="uniform", max_tokens=None)).last_hidden_state, expected, 1e-3
     )
 
 
