@@ -6,7 +6,7 @@ import torch
 
 import qlip
 from tests.families.case import deviation
-from tests.families.rows import GEMMA4_SMALL, gemma4, gemma4_processor
+from tests.families.gemmas import GEMMA4_SMALL, gemma4, gemma4_processor
 from tests.families.tiny_llava import scene
 from tests.shaken import shake
 
