@@ -95,7 +95,7 @@ def test_uniform_leaves_at_the_native_size_are_the_stock_model(case):
 @torch.no_grad()
 def test_other_sizes_are_its_own_interpolation(case):
     stock = copy.deepcopy(case.model)
-    converted, new = case.convert(criterion="uniform", size=None)
+    converted, new = case.convert(criterion="uniform", size=None, max_tokens=None)
     for h, w in case.row.grids:
         picture = [scene(w * PATCH, h * PATCH, 5)]
         free = {"max_num_patches": h * w} if case.row.left_out else ASIS
