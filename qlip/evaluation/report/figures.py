@@ -190,7 +190,10 @@ def biases(points: Sequence[BiasPoint]) -> Figure:
         panel.set_title(title, fontsize=10, loc="left")
         panel.set_xlabel("side of the image, px")
         panel.grid(alpha=0.25)
-    colours = [Line2D([], [], marker="s", ls="", color=POSITIONS[name], label=name) for name in dict.fromkeys(name for name, _ in lines)]
+    colours = [
+        Line2D([], [], marker="s", ls="", color=POSITIONS[name], label=name)
+        for name in dict.fromkeys(name for name, _ in lines)
+    ]
     kinds = [
         Line2D([], [], color="#888888", ls=TREES[tree], label=tree) for tree in dict.fromkeys(tree for _, tree in lines)
     ]
