@@ -2,7 +2,8 @@
 
 python benchmarks/weighting.py      writes a section of docs/pocket.md and two figures; half an hour on one core, can be stopped
 
-Budgets are a tenth, a quarter and half of the whole grid's tokens. Everything is paired: both ways see the same trees.
+Budgets are a tenth, a quarter and half of the whole grid's tokens, where the sweep asks for them. Everything is paired: both ways
+see the same trees.
 """
 
 import shutil
