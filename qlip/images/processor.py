@@ -1,9 +1,9 @@
 """From pictures to ragged batches of patches: the preprocessing of every qlip model."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,13 @@ from qlip.images.read import (
     shortest_edge_shape,
     to_rgb,
 )
+from qlip.structured import check_fields as check_fields_of_file
+from qlip.structured import read_json
 
 OPTIONS = ("alpha", "max_tokens", "size", "crop", "pad")
 PROCESSOR_FILE = "qlip.json"
+_IMAGES = {"size": int | None, "crop": str, "quadtree": dict, "mean": list, "std": list}  # and their types in the file
+_QUADTREE = {"alpha": float, "criterion": str, "max_tokens": int | None, "patch_size": int}
 MAX_PREPARED = (
     2**24
 )  # pixels after scaling: 4096 x 4096, 85,000 patches of 14; in floats and their scores, most of a gigabyte
@@ -66,7 +70,7 @@ class QlipImageProcessor:
         check_fields(self, "size", "crop", "pad", "unit")
         for name, least in (("mean", -math.inf), ("std", 0.0)):
             values = getattr(self, name)
-            if len(values) != 3 or not all(least < value < math.inf for value in values):
+            if len(values) != 3 or not all(isinstance(value, Real) and least < value < math.inf for value in values):
                 raise ValueError(
                     f"{name}: got {values!r}; takes three finite numbers{', all above 0' if name == 'std' else ''}"
                 )
@@ -129,8 +133,19 @@ class QlipImageProcessor:
 
     @classmethod
     def read(cls, path: str | Path) -> "QlipImageProcessor":
-        """Read what `save_pretrained` wrote."""
-        return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8"))["images"])
+        """Read what `save_pretrained` wrote.
+
+        Raises:
+            OSError: if the file cannot be read.
+            ValueError: if it is damaged, naming it and the field.
+        """
+        held = check_fields_of_file(read_json(path), str(path), {"images": dict}, {"qlip_version": str})
+        images = check_fields_of_file(held["images"], f"{path}: images", _IMAGES, {"unit": int, "pad": str | None})
+        check_fields_of_file(images["quadtree"], f"{path}: images: quadtree", _QUADTREE, {"cover": str})
+        try:
+            return cls.from_dict(images)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: images: {error}") from error
 
     def with_options(self, **options: Any) -> "QlipImageProcessor":
         """A processor with some settings changed.

@@ -1,9 +1,11 @@
 """A position as one file that says what it is: the weights of a zoo entry, or ``qlip.safetensors`` beside a model.
 
 It is a safetensors file. Its metadata has, under the key ``qlip``, a JSON object with the ``type`` of the position and what
-rebuilds it without its tensors. Zoo entries written by qlip 0.1 lack the key; their ``config.json`` says the same.
+rebuilds it without its tensors, and their ``sha256``. Zoo entries written by qlip 0.1 lack the key; their ``config.json``
+says the same. What else 0.1 wrote lacks the checksum.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,9 +18,12 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from qlip.core.position import Position, PositionMLP, TablePosition
-from qlip.files import write_bytes
+from qlip.files import open_regular, write_bytes
+from qlip.structured import parse_json
+from qlip.zoo.config import check_architecture
 
 POSITION_FILE = "qlip.safetensors"
+MAX_BYTES = 2**33
 
 
 def check_writable(position: Position) -> PositionMLP | TablePosition:
@@ -58,7 +63,8 @@ def write_position(path: str | Path, position: Position) -> Path:
     """
     position = check_writable(position)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in position.state_dict().items()}
-    metadata = {"qlip": json.dumps(describe(position))}  # one key: safetensors writes several in a random order
+    notes = {**describe(position), "sha256": tensors_digest(tensors)}
+    metadata = {"qlip": json.dumps(notes)}  # one key: safetensors writes several in a random order
     write_bytes(path, safetensors.torch.save(tensors, metadata=metadata))
     return Path(path)
 
@@ -76,7 +82,7 @@ def read_position(path: str | Path, described: Mapping[str, Any] | None = None) 
         ValueError: if it is damaged or something else; says what is wrong with it.
     """
     tensors, metadata = _read(path)
-    description = _description(path, metadata, described)
+    description = _description(path, metadata, described, tensors)
     try:
         position = _build(tensors, description)
     except ValueError as error:
@@ -98,8 +104,23 @@ def saved_position(folder: str | Path) -> PositionMLP | TablePosition | None:
     return read_position(path) if path.is_file() else None
 
 
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 of tensors: names, dtypes, shapes and values."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
 def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors, and the metadata."""
+    try:
+        open_regular(path, MAX_BYTES).close()  # a pipe would never end
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise OSError(f"{path}: cannot be read: {error.strerror or error}") from error
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a dict)
@@ -108,17 +129,24 @@ def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _description(
-    path: str | Path, metadata: Mapping[str, str], described: Mapping[str, Any] | None
+    path: str | Path, metadata: Mapping[str, str], described: Mapping[str, Any] | None, tensors: Mapping[str, Tensor]
 ) -> Mapping[str, Any]:
-    """What the file says of its position, or else what is said elsewhere; the two must agree where both are there."""
+    """What the file says of its position, or else what is said elsewhere; the two must agree where both are there.
+
+    The checksum that the file has of its tensors must be theirs.
+    """
     if "qlip" not in metadata:
         if described is None:
             raise ValueError(f"{path}: not written by qlip; takes the {POSITION_FILE} that a converted model saves")
         return described
     try:
-        own = dict(json.loads(metadata["qlip"]))
+        own = dict(parse_json(metadata["qlip"], str(path)))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: damaged, its description is no JSON object; fetch or save it again") from error
+    if "sha256" in own and own.pop("sha256") != tensors_digest(tensors):
+        raise ValueError(
+            f"{path}: damaged, its tensors are not those that were written (sha256); fetch or save it again"
+        )
     other = own if described is None else described
     for key in sorted(own.keys() | other):
         if own.get(key) != other.get(key):
@@ -140,6 +168,7 @@ def _build(tensors: dict[str, Tensor], description: Mapping[str, Any]) -> Positi
 
 
 def _mlp(tensors: dict[str, Tensor], arguments: dict[str, Any]) -> PositionMLP:
+    check_architecture(arguments)
     with torch.device("meta"):  # shapes alone, and no draw from the caller's random state
         position = PositionMLP(**arguments)
     expected = position.state_dict()
@@ -170,3 +199,5 @@ def _check_tensor(name: str, tensor: Tensor, shape: torch.Size, dtype: torch.dty
         raise ValueError(
             f"{name} is {tensor.dtype} of shape {tuple(tensor.shape)}; it should be {dtype} of shape {tuple(shape)}"
         )
+    if not tensor.isfinite().all():
+        raise ValueError(f"{name} holds values that are not finite; fetch or save it again")
