@@ -90,7 +90,7 @@ def check_fields(
             raise DamagedFileError(f"{where}: {problem} {', '.join(sorted(map(str, names)))}; takes {', '.join(known)}")
     for name, value in values.items():
         if not is_a(value, known[name]):
-            raise DamagedFileError(f"{where}: {name}: got {str(value)[:80]!r}; takes {_name(known[name])}")
+            raise DamagedFileError(f"{where}: {name}: got {repr(value)[:80]}; takes {_name(known[name])}")
     return values
 
 

@@ -111,8 +111,8 @@ def test_types_of_fields():
         ([], "file: holds a list; takes an object"),
         ({"c": 1, "a": 2}, "file: unknown c; takes a, b"),
         ({"b": "x"}, "file: missing a; takes a, b"),
-        ({"a": True}, "file: a: got 'True'; takes a number"),
-        ({"a": 1, "b": 2}, "file: b: got '2'; takes text or null"),
+        ({"a": True}, "file: a: got True; takes a number"),
+        ({"a": 1, "b": 2}, "file: b: got 2; takes text or null"),
     ):
         with pytest.raises(DamagedFileError, match=message):
             check_fields(values, "file", {"a": float}, {"b": str | None})

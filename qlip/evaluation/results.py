@@ -80,9 +80,9 @@ class ResultFile(Evaluation):
 _ESTIMATE = dict.fromkeys(("value", "se", "low", "high"), float)
 _DATA = {"origin": str, "revision": str | None, "questions": int, "sha256": str}
 _RESULT = {  # the fields of a `ResultFile` and their types
-    "config": dict, "data": dict, "primary": str, "scores": dict, "unparsed": float, "tokens": dict, "batch_size": int,
-    "versions": dict,
+    "config": dict, "data": dict, "primary": str, "scores": dict, "unparsed": float, "tokens": dict,
 }  # fmt: skip
+_MORE = {"unreadable": list, "seconds": float, "batch_size": int, "versions": dict}  # which nobody reads again
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +143,7 @@ def read_result(path: Path) -> Result:
     Raises:
         ValueError: if it does not describe a cell, naming what is unknown, missing or not taken.
     """
-    values = check_fields(read_json(path), str(path), _RESULT, {"unreadable": list, "seconds": float})
+    values = check_fields(read_json(path), str(path), _RESULT, _MORE)
     cell = _cell(values["config"], path)
     data: Any = check_fields(values["data"], f"{path}: data", _DATA)
     tokens = check_fields(

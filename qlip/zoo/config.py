@@ -41,7 +41,7 @@ def check_architecture(values: Mapping[str, Any]) -> None:
         value = values.get(name, 1)
         if not is_a(value, float if name == "sigma" else int) or not 0 < value <= most:
             kind = "number" if name == "sigma" else "integer"
-            raise EntryError(f"{name}: got {str(value)[:80]!r}; takes a positive {kind} of at most {most:,}")
+            raise EntryError(f"{name}: got {repr(value)[:80]}; takes a positive {kind} of at most {most:,.15g}")
 
 
 @dataclass(frozen=True)

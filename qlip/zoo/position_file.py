@@ -82,7 +82,7 @@ def read_position(path: str | Path, described: Mapping[str, Any] | None = None) 
         ValueError: if it is damaged or something else; says what is wrong with it.
     """
     tensors, metadata = _read(path)
-    description = _description(path, metadata, described, tensors)
+    description = _description(path, metadata, described)
     try:
         position = _build(tensors, description)
     except ValueError as error:
@@ -91,6 +91,11 @@ def read_position(path: str | Path, described: Mapping[str, Any] | None = None) 
         position = None
     if position is None or describe(position) != description:  # they differ where an argument is missing
         raise ValueError(f"{path}: {dict(description)!r} describes no position that this qlip knows; a newer one may")
+    written = parse_json(metadata["qlip"], str(path)).get("sha256") if "qlip" in metadata else None
+    if written is not None and written != tensors_digest(tensors):
+        raise ValueError(
+            f"{path}: damaged, its tensors are not those that were written (sha256); fetch or save it again"
+        )
     return position
 
 
@@ -129,12 +134,9 @@ def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _description(
-    path: str | Path, metadata: Mapping[str, str], described: Mapping[str, Any] | None, tensors: Mapping[str, Tensor]
+    path: str | Path, metadata: Mapping[str, str], described: Mapping[str, Any] | None
 ) -> Mapping[str, Any]:
-    """What the file says of its position, or else what is said elsewhere; the two must agree where both are there.
-
-    The checksum that the file has of its tensors must be theirs.
-    """
+    """What the file says of its position, or else what is said elsewhere; the two must agree where both are there."""
     if "qlip" not in metadata:
         if described is None:
             raise ValueError(f"{path}: not written by qlip; takes the {POSITION_FILE} that a converted model saves")
@@ -143,10 +145,7 @@ def _description(
         own = dict(parse_json(metadata["qlip"], str(path)))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: damaged, its description is no JSON object; fetch or save it again") from error
-    if "sha256" in own and own.pop("sha256") != tensors_digest(tensors):
-        raise ValueError(
-            f"{path}: damaged, its tensors are not those that were written (sha256); fetch or save it again"
-        )
+    own.pop("sha256", None)  # says nothing of what the position is
     other = own if described is None else described
     for key in sorted(own.keys() | other):
         if own.get(key) != other.get(key):
