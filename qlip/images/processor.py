@@ -1,9 +1,9 @@
 """From pictures to ragged batches of patches: the preprocessing of every qlip model."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,16 @@ from qlip.images.read import (
     shortest_edge_shape,
     to_rgb,
 )
+from qlip.structured import check_fields as check_fields_of_file
+from qlip.structured import read_json
 
 OPTIONS = ("alpha", "max_tokens", "size", "crop", "pad")
 PROCESSOR_FILE = "qlip.json"
 # pixels after scaling: 4096 x 4096, 85,000 patches of 14; in floats and their scores, most of a gigabyte
 MAX_PREPARED = 2**24
+# what a file must have, and of what type; other fields came later and have defaults
+_IMAGES = {"size": int | None, "crop": str, "quadtree": dict, "mean": list, "std": list}
+_QUADTREE = {"alpha": float, "criterion": str, "max_tokens": int | None, "patch_size": int}
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ class QlipImageProcessor:
         check_fields(self, "size", "crop", "pad", "unit")
         for name, least in (("mean", -math.inf), ("std", 0.0)):
             values = getattr(self, name)
-            if len(values) != 3 or not all(least < value < math.inf for value in values):
+            if len(values) != 3 or not all(isinstance(value, Real) and least < value < math.inf for value in values):
                 raise ValueError(
                     f"{name}: got {values!r}; takes three finite numbers{', all above 0' if name == 'std' else ''}"
                 )
@@ -128,8 +133,19 @@ class QlipImageProcessor:
 
     @classmethod
     def read(cls, path: str | Path) -> "QlipImageProcessor":
-        """Read what `save_pretrained` wrote."""
-        return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8"))["images"])
+        """Read what `save_pretrained` wrote.
+
+        Raises:
+            OSError: if the file cannot be read.
+            ValueError: if it is damaged, naming it and the field.
+        """
+        held = check_fields_of_file(read_json(path), str(path), {"images": dict}, {"qlip_version": str})
+        images = check_fields_of_file(held["images"], f"{path}: images", _IMAGES, _added(cls, _IMAGES))
+        check_fields_of_file(images["quadtree"], f"{path}: images: quadtree", _QUADTREE, _added(Quadtree, _QUADTREE))
+        try:
+            return cls.from_dict(images)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: images: {error}") from error
 
     def with_options(self, **options: Any) -> "QlipImageProcessor":
         """A processor with some settings changed.
@@ -221,6 +237,11 @@ class QlipImageProcessor:
                 f"pixels after scaling and cropping. Set a smaller size"
             )
         return h, w
+
+
+def _added(options: type[QlipImageProcessor] | type[Quadtree], first: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields that the first files lack; the rules of the options check their values."""
+    return {name: object for name in options.__dataclass_fields__ if name not in first}
 
 
 def _as_list(images: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:

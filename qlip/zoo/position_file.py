@@ -1,9 +1,11 @@
 """A position as one file that says what it is: the weights of a zoo entry, or ``qlip.safetensors`` beside a model.
 
 It is a safetensors file. Its metadata has, under the key ``qlip``, a JSON object with the ``type`` of the position and what
-rebuilds it without its tensors. Zoo entries written by qlip 0.1 lack the key; their ``config.json`` says the same.
+rebuilds it without its tensors, and their ``sha256``. Zoo entries written by qlip 0.1 lack the key; their ``config.json``
+says the same. What else 0.1 wrote lacks the checksum.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,9 +18,12 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from qlip.core.position import Position, PositionMLP, TablePosition
-from qlip.files import write_bytes
+from qlip.files import open_regular, write_bytes
+from qlip.structured import parse_json
+from qlip.zoo.config import check_architecture
 
 POSITION_FILE = "qlip.safetensors"
+MAX_BYTES = 2**33
 
 
 def check_writable(position: Position) -> PositionMLP | TablePosition:
@@ -58,7 +63,8 @@ def write_position(path: str | Path, position: Position) -> Path:
     """
     position = check_writable(position)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in position.state_dict().items()}
-    metadata = {"qlip": json.dumps(describe(position))}  # one key: safetensors writes several in a random order
+    notes = {**describe(position), "sha256": tensors_digest(tensors)}
+    metadata = {"qlip": json.dumps(notes)}  # one key: safetensors writes several in a random order
     write_bytes(path, safetensors.torch.save(tensors, metadata=metadata))
     return Path(path)
 
@@ -85,6 +91,11 @@ def read_position(path: str | Path, described: Mapping[str, Any] | None = None) 
         position = None
     if position is None or describe(position) != description:  # they differ where an argument is missing
         raise ValueError(f"{path}: {dict(description)!r} describes no position that this qlip knows; a newer one may")
+    written = parse_json(metadata["qlip"], str(path)).get("sha256") if "qlip" in metadata else None
+    if written is not None and written != tensors_digest(tensors):
+        raise ValueError(
+            f"{path}: damaged, its tensors are not those that were written (sha256); fetch or save it again"
+        )
     return position
 
 
@@ -98,8 +109,23 @@ def saved_position(folder: str | Path) -> PositionMLP | TablePosition | None:
     return read_position(path) if path.is_file() else None
 
 
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 of tensors: names, dtypes, shapes and values."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
 def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors, and the metadata."""
+    try:
+        open_regular(path, MAX_BYTES).close()  # a pipe would never end
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise OSError(f"{path}: cannot be read: {error.strerror or error}") from error
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a dict)
@@ -116,9 +142,10 @@ def _description(
             raise ValueError(f"{path}: not written by qlip; takes the {POSITION_FILE} that a converted model saves")
         return described
     try:
-        own = dict(json.loads(metadata["qlip"]))
+        own = dict(parse_json(metadata["qlip"], str(path)))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: damaged, its description is no JSON object; fetch or save it again") from error
+    own.pop("sha256", None)  # says nothing of what the position is
     other = own if described is None else described
     for key in sorted(own.keys() | other):
         if own.get(key) != other.get(key):
@@ -140,6 +167,7 @@ def _build(tensors: dict[str, Tensor], description: Mapping[str, Any]) -> Positi
 
 
 def _mlp(tensors: dict[str, Tensor], arguments: dict[str, Any]) -> PositionMLP:
+    check_architecture(arguments)
     with torch.device("meta"):  # shapes alone, and no draw from the caller's random state
         position = PositionMLP(**arguments)
     expected = position.state_dict()
@@ -170,3 +198,5 @@ def _check_tensor(name: str, tensor: Tensor, shape: torch.Size, dtype: torch.dty
         raise ValueError(
             f"{name} is {tensor.dtype} of shape {tuple(tensor.shape)}; it should be {dtype} of shape {tuple(shape)}"
         )
+    if not tensor.isfinite().all():
+        raise ValueError(f"{name} holds values that are not finite; fetch or save it again")

@@ -26,6 +26,7 @@ from qlip.evaluation.run.metrics import GridResidual, InterpolationBias, Mesosco
 from qlip.files import replacing_file, write_json
 from qlip.images.processor import QlipImageProcessor
 from qlip.images.read import read_image
+from qlip.structured import DamagedFileError, read_json
 from qlip.towers.base import find_tower, position_table
 from qlip.towers.load import load_clip
 
@@ -139,5 +140,8 @@ def is_measured(config: BiasConfig) -> bool:
     path = config.out / BIAS
     if not path.is_file():
         return False
-    found = json.loads(path.read_text(encoding="utf-8"))["config"]
+    held = read_json(path)
+    found = held.get("config") if isinstance(held, dict) else None
+    if not isinstance(found, dict):
+        raise DamagedFileError(f"{path}: has no config; delete it and measure it anew")
     return all(found.get(name) == value for name, value in _plain(config).items() if name not in ("out", "device"))
