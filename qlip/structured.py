@@ -6,7 +6,8 @@ names the file and the field.
 
 import json
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args
@@ -66,6 +67,19 @@ def read_yaml(path: Path | str) -> Any:
         raise DamagedFileError(f"{path}: damaged, it is no YAML of ours ({_why(error)})") from error
     _check_extent(value, str(path))
     return value
+
+
+def check_configs(args: Sequence[str]) -> None:
+    """Read every file that a command line names with ``--config``, so that its parser meets none that is damaged.
+
+    Raises:
+        OSError: as `read_yaml`.
+        DamagedFileError: as `read_yaml`.
+    """
+    for before, arg in zip(["", *args], args, strict=False):
+        name = arg.removeprefix("--config=") if arg.startswith("--config=") else arg
+        if (name is not arg or before in ("-c", "--config")) and os.path.exists(name):
+            read_yaml(name)
 
 
 def check_fields(
@@ -172,6 +186,8 @@ def _check_nodes(root: yaml.Node | None, name: str) -> None:
         for node, times in level.values():
             count += times
             parts = node.value if isinstance(node, yaml.CollectionNode) else []
+            if isinstance(node, yaml.MappingNode):
+                _check_keys(node, name)
             for part in parts:
                 for one in part if isinstance(part, tuple) else (part,):
                     inner[id(one)] = (one, times + inner.get(id(one), (one, 0))[1])
@@ -181,6 +197,13 @@ def _check_nodes(root: yaml.Node | None, name: str) -> None:
             return
         level = inner
     raise DamagedFileError(f"{name}: nested more than {MAX_DEPTH} deep, or within itself")
+
+
+def _check_keys(node: yaml.MappingNode, name: str) -> None:
+    keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+    twice = next((key for key in keys if keys.count(key) > 1), None)
+    if twice is not None:
+        raise DamagedFileError(f"{name}: line {node.start_mark.line + 1}: {twice} comes twice")
 
 
 def _why(error: Exception) -> str:

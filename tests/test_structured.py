@@ -8,6 +8,7 @@ from random import Random
 import pytest
 import yaml
 
+from qlip.cli import main
 from qlip.configs import FOLDER
 from qlip.structured import DamagedFileError, check_fields, is_a, read_json, read_yaml
 
@@ -52,8 +53,9 @@ def test_what_is_no_json_of_ours_is_refused(text, message, tmp_path):
         ("? [1]\n: 2", "no YAML of ours"),
         ("a: 2020-13-45", "no YAML of ours"),
         ("a: 1\n---\nb: 2", "no YAML of ours"),
+        ("a: 1\nb: {c: 1, d: 2,\n  c: 3}", "line 2: c comes twice"),
     ],
-    ids=range(10),
+    ids=range(11),
 )
 def test_what_is_no_yaml_of_ours_is_refused_at_once(text, message, tmp_path):
     (tmp_path / "file.yaml").write_text(text)
@@ -116,3 +118,13 @@ def test_types_of_fields():
     ):
         with pytest.raises(DamagedFileError, match=message):
             check_fields(values, "file", {"a": float}, {"b": str | None})
+
+
+@pytest.mark.parametrize("prog", ["train.py", "evaluate.py"])
+def test_a_damaged_file_on_a_command_line_is_one_line(prog, tmp_path):
+    (tmp_path / "bomb.yaml").write_text(BOMB)
+    os.mkfifo(tmp_path / "pipe")
+    verb = {"train.py": "fit", "evaluate.py": "vqa"}[prog]
+    for option in (f"--config={tmp_path / 'bomb.yaml'}", f"--config={tmp_path / 'pipe'}"):
+        with pytest.raises(SystemExit, match=f"^{prog}: {option.removeprefix('--config=')}: "):
+            main([verb, option], prog)

@@ -13,7 +13,9 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from qlip.configs import find
+from qlip.structured import check_configs
 from qlip.training.callbacks import QuadtreePreview, Summary, ZooExport
+from qlip.training.checkpoint import read_checkpoint
 from qlip.training.data import QlipDataModule
 from qlip.training.module import QlipModule
 
@@ -89,8 +91,7 @@ def refuse_overrides(path: str, asked: Namespace | None) -> None:
     Raises:
         ConfigError: naming each argument, what was asked and what the checkpoint holds.
     """
-    saved = torch.load(path, weights_only=True, map_location="cpu").get("hyper_parameters", {})
-    held = _flatten(saved)
+    held = _flatten(read_checkpoint(path)["hyper_parameters"])
     wanted = _flatten(asked.as_dict() if asked else {})
     changed = [
         f"--model.{name} {value!r} (the checkpoint has {held[name]!r})"
@@ -138,6 +139,7 @@ def run(args: list[str], prog: str) -> None:
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     torch.set_float32_matmul_precision("high")
     args = _with_found_recipes(args)
+    check_configs(args)
     command = f"python {prog}" if prog.endswith(".py") else prog
     parsers: dict[str, Any] = {name: {"default_env": False, "exit_on_error": False} for name in VERBS}
     try:

@@ -19,7 +19,7 @@ from qlip.encoder import QlipVisionModel
 from qlip.towers.base import Tower, find_tower, position_table
 from qlip.towers.load import image_statistics, load_tower
 from qlip.training.batch import TrainBatch
-from qlip.training.checkpoint import check_trained_state, trained_state
+from qlip.training.checkpoint import check, seal, trained_state
 from qlip.training.config import LossConfig, MLPConfig
 from qlip.training.data import View, data_module_of
 from qlip.training.loss import batch_cls_loss, cls_loss, residual
@@ -207,10 +207,11 @@ class QlipModule(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the MLP alone."""
         checkpoint["state_dict"] = trained_state(checkpoint["state_dict"])
+        seal(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse the checkpoint of another network."""
-        check_trained_state(checkpoint["state_dict"], self.position)
+        """Refuse the checkpoint of another network, and one that is damaged."""
+        check(checkpoint, self.position)
 
 
 def _initial_position(table: Tensor, mlp: MLPConfig) -> PositionMLP:

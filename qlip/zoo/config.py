@@ -8,40 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from qlip._version import __version__
 from qlip.files import write_json
-from qlip.structured import DamagedFileError, is_a, read_json
+from qlip.structured import DamagedFileError, read_json
+from qlip.zoo.limits import check_limits
 
 if TYPE_CHECKING:  # an entry can be read and listed without torch
     from qlip.core.position import PositionMLP
     from qlip.core.quadtree import Quadtree
 
 _ARCHITECTURE = ("dim", "grid", "hidden", "depth", "fourier", "sigma")
-LIMITS = {  # a network is built before its weights are looked at, and a billion layers would take for ever
-    "dim": 2**16,
-    "grid": 2**12,
-    "hidden": 2**16,
-    "depth": 2**8,
-    "fourier": 2**14,
-    "patch_size": 2**12,
-    "image_size": 2**24,
-    "sigma": 1e6,
-}
 
 
 class EntryError(ValueError):
     """A zoo entry is damaged, incomplete, or not what it should be."""
-
-
-def check_architecture(values: Mapping[str, Any]) -> None:
-    """Check those numbers that `LIMITS` knows.
-
-    Raises:
-        EntryError: naming the number that is not positive, whole where it should be, or beyond its limit.
-    """
-    for name, most in LIMITS.items():
-        value = values.get(name, 1)
-        if not is_a(value, float if name == "sigma" else int) or not 0 < value <= most:
-            kind = "number" if name == "sigma" else "integer"
-            raise EntryError(f"{name}: got {repr(value)[:80]}; takes a positive {kind} of at most {most:,.15g}")
 
 
 @dataclass(frozen=True)
@@ -77,7 +55,10 @@ class ZooConfig:
     qlip_version: str
 
     def __post_init__(self) -> None:
-        check_architecture({name: getattr(self, name) for name in LIMITS})
+        try:
+            check_limits(vars(self))
+        except ValueError as error:
+            raise EntryError(str(error)) from error
         if self.backbone_revision is not None and not isinstance(self.backbone_revision, str):
             raise EntryError(f"backbone_revision: got {self.backbone_revision!r}; takes a commit, or null")
         for name in ("backbone", "qlip_version"):

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from qlip.core.position import Position, PositionMLP, TablePosition
 from qlip.files import open_regular, write_bytes
-from qlip.structured import parse_json
-from qlip.zoo.config import check_architecture
+from qlip.structured import DamagedFileError, parse_json
+from qlip.zoo.limits import check_limits
 
 POSITION_FILE = "qlip.safetensors"
 MAX_BYTES = 2**33
@@ -81,8 +81,9 @@ def read_position(path: str | Path, described: Mapping[str, Any] | None = None) 
         OSError: if the file cannot be read.
         ValueError: if it is damaged or something else; says what is wrong with it.
     """
-    tensors, metadata = _read(path)
-    description = _description(path, metadata, described)
+    tensors, notes = _read(path)
+    written = notes.pop("sha256", None) if notes else None
+    description = _description(path, notes, described)
     try:
         position = _build(tensors, description)
     except ValueError as error:
@@ -91,7 +92,6 @@ def read_position(path: str | Path, described: Mapping[str, Any] | None = None) 
         position = None
     if position is None or describe(position) != description:  # they differ where an argument is missing
         raise ValueError(f"{path}: {dict(description)!r} describes no position that this qlip knows; a newer one may")
-    written = parse_json(metadata["qlip"], str(path)).get("sha256") if "qlip" in metadata else None
     if written is not None and written != tensors_digest(tensors):
         raise ValueError(
             f"{path}: damaged, its tensors are not those that were written (sha256); fetch or save it again"
@@ -118,8 +118,8 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors, and the metadata."""
+def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    """All tensors, and what the file says of itself; None if it says nothing."""
     try:
         open_regular(path, MAX_BYTES).close()  # a pipe would never end
     except FileNotFoundError:
@@ -128,24 +128,26 @@ def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise OSError(f"{path}: cannot be read: {error.strerror or error}") from error
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a dict)
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except SafetensorError as error:
         raise ValueError(f"{path}: damaged ({error}); fetch or save it again") from error
+    if "qlip" not in metadata:
+        return tensors, None
+    notes = parse_json(metadata["qlip"], f"{path}: its description")
+    if not isinstance(notes, dict):
+        raise DamagedFileError(f"{path}: its description: damaged, it is no object; fetch or save the file again")
+    return tensors, notes
 
 
 def _description(
-    path: str | Path, metadata: Mapping[str, str], described: Mapping[str, Any] | None
+    path: str | Path, own: Mapping[str, Any] | None, described: Mapping[str, Any] | None
 ) -> Mapping[str, Any]:
     """What the file says of its position, or else what is said elsewhere; the two must agree where both are there."""
-    if "qlip" not in metadata:
+    if own is None:
         if described is None:
             raise ValueError(f"{path}: not written by qlip; takes the {POSITION_FILE} that a converted model saves")
         return described
-    try:
-        own = dict(parse_json(metadata["qlip"], str(path)))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: damaged, its description is no JSON object; fetch or save it again") from error
-    own.pop("sha256", None)  # says nothing of what the position is
     other = own if described is None else described
     for key in sorted(own.keys() | other):
         if own.get(key) != other.get(key):
@@ -167,7 +169,7 @@ def _build(tensors: dict[str, Tensor], description: Mapping[str, Any]) -> Positi
 
 
 def _mlp(tensors: dict[str, Tensor], arguments: dict[str, Any]) -> PositionMLP:
-    check_architecture(arguments)
+    check_limits(arguments)
     with torch.device("meta"):  # shapes alone, and no draw from the caller's random state
         position = PositionMLP(**arguments)
     expected = position.state_dict()

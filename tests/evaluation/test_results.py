@@ -17,7 +17,7 @@ from qlip.evaluation import config as configs
 from qlip.evaluation.cell import Cell
 from qlip.evaluation.names import BiasPosition
 from qlip.evaluation.report.figures import POSITIONS
-from qlip.evaluation.results import RESULT, find_results, read_result
+from qlip.evaluation.results import PREDICTIONS, RESULT, find_results, read_result
 from qlip.zoo.resolve import PositionName
 from tests.evaluation.fake_answers import make_run
 
@@ -68,6 +68,48 @@ def test_what_is_wrong_with_a_result_is_named_with_its_file(changed, message, tm
     path = rewrite(tmp_path, **changed)
     with pytest.raises(ValueError, match=re.escape(message.format(path))):
         find_results(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        (RESULT, "{", "damaged, it is no JSON of ours"),
+        (RESULT, '{"config": {}}', "missing data, primary, scores, tokens, unparsed"),
+        (PREDICTIONS, "{}\n", "line 1: missing answer"),
+        (PREDICTIONS, "", "holds no answers"),
+        (PREDICTIONS, None, "but no predictions.jsonl"),
+    ],
+)
+def test_a_damaged_run_is_left_out_and_named(name, text, message, tmp_path, caplog):
+    make_run(tmp_path, 0.5, 40)
+    path = make_run(tmp_path, 0.5, 40, alpha=0.5) / name
+    path.unlink() if text is None else path.write_text(text)
+    (whole,) = find_results(tmp_path)
+    assert whole.cell.alpha == 0.1
+    (left_out,) = caplog.messages
+    assert str(path.parent) in left_out
+    assert message in left_out
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        (
+            "scores",
+            {"accuracy": {"value": 1, "se": 0, "low": "0", "high": 2}},
+            "scores: accuracy: low: got '0'; takes a number",
+        ),
+        ("data", {"origin": "here"}, "data: missing questions, revision, sha256"),
+        ("tokens", {"percent": True}, "tokens: percent: got True; takes a number"),
+        ("primary", "f1", "primary: got 'f1', which is none of its scores"),
+        ("unparsed", None, "unparsed: got None; takes a number"),
+    ],
+)
+def test_fields_of_a_result_have_their_types(field, value, message, tmp_path):
+    path = make_run(tmp_path, 0.5, 40) / RESULT
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    with pytest.raises(ValueError, match=f"^{path}: {message}"):
+        read_result(path)
 
 
 def test_the_dataclasses_of_the_command_line_load_no_torch():
