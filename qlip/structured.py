@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Any, get_args
+from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 
@@ -110,15 +110,20 @@ def check_fields(
 
 def is_a(value: object, kind: Any) -> bool:
     """Whether a value of a file is of a type, or of one of several."""
-    if isinstance(kind, UnionType):
+    if get_origin(kind) in (UnionType, Union):
         return any(is_a(value, one) for one in get_args(kind))
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     return isinstance(value, kind) and (kind in (bool, object) or not isinstance(value, bool))
 
 
 def _name(kind: Any) -> str:
-    kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    if get_origin(kind) is Literal:
+        return ", ".join(map(repr, get_args(kind)))
+    if get_origin(kind) in (UnionType, Union):
+        return " or ".join(map(_name, get_args(kind)))
     names = {
         str: "text",
         int: "a whole number",
@@ -127,7 +132,7 @@ def _name(kind: Any) -> str:
         dict: "an object",
         list: "a list",
     }
-    return " or ".join(names.get(one, "null") for one in kinds)
+    return names.get(kind, "null")
 
 
 def _text(path: Path | str, kind: str) -> str:

@@ -82,6 +82,8 @@ def sweep(options: Namespace) -> None:
     console = Console()
     for name in [*(cell.folder for cell, _ in done.open), *(["bias"] if done.open_bias else [])]:
         console.print(f"open: {name}", highlight=False, soft_wrap=True)
+    for why in done.damaged.values():
+        console.print(f"damaged: {why}", highlight=False, soft_wrap=True, markup=False)
     console.print(f"{len(done.cells) - len(done.open)} of {len(done.cells)} cells done", highlight=False)
 
 

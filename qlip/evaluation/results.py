@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypedDict, get_args, get_type_hints
 
 from qlip.core.names import TableMode
+from qlip.data.readable import MAX_UNREADABLE
 from qlip.evaluation.benchmarks import Benchmark, get_benchmark
 from qlip.evaluation.benchmarks.base import Record
 from qlip.evaluation.cell import Cell
@@ -17,7 +18,7 @@ from qlip.structured import DamagedFileError, check_fields, read_json
 
 log = logging.getLogger(__name__)
 
-PREDICTIONS, RESULT, BIAS = "predictions.jsonl", "result.json", "bias.json"
+PREDICTIONS, RESULT = "predictions.jsonl", "result.json"
 ADDED = {"cover": "roots"}  # fields of a cell that the first results lack, and what was measured then
 
 
@@ -77,6 +78,7 @@ class ResultFile(Evaluation):
     """Versions of Python and of the packages that a result depends on."""
 
 
+_CELL = get_type_hints(Cell)
 _ESTIMATE = dict.fromkeys(("value", "se", "low", "high"), float)
 _DATA = {"origin": str, "revision": str | None, "questions": int, "sha256": str}
 _RESULT = {  # the fields of a `ResultFile` and their types
@@ -191,41 +193,9 @@ def _cell(values: Mapping[str, Any], path: Path) -> Cell:
             f"wrote it, or delete its folder and measure it anew"
         )
     try:
-        return Cell(**values)
+        return Cell(**check_fields(values, "config", _CELL))
     except (TypeError, ValueError) as error:
         raise ValueError(f"config: {path} holds what is not taken: {error}") from error
-
-
-@dataclass(frozen=True)
-class BiasPoint:
-    """One point of figure 4; ``bias.json`` lists them under ``rows``.
-
-    Attributes:
-        size: Side of the image in pixels.
-        position: Name of the position.
-        quadtree: Whether blocks were merged.
-        cosine: cos of the [CLS] token and that at the training size; for ``zero`` both are encoded without positions, which
-            makes it the mesoscopic measure.
-        interpolation_bias: The measure of eq. 1; None for ``zero``.
-        tokens: Mean number of patches of an image.
-    """
-
-    size: int
-    position: str
-    quadtree: bool
-    cosine: float
-    interpolation_bias: float | None
-    tokens: float
-
-
-def read_points(path: Path) -> list[BiasPoint]:
-    """The points of a ``bias.json``."""
-    held = read_json(path)
-    rows = held.get("rows") if isinstance(held, dict) else None
-    if not isinstance(rows, list) or not rows:
-        raise DamagedFileError(f"{path}: has no rows; delete it and measure it anew")
-    kinds = get_type_hints(BiasPoint)
-    return [BiasPoint(**check_fields(row, f"{path}: row {number}", kinds)) for number, row in enumerate(rows, start=1)]
 
 
 @dataclass(frozen=True)
@@ -296,8 +266,9 @@ def _whole(path: Path) -> Result:
     result = read_result(path)
     if not (result.folder / PREDICTIONS).is_file():
         raise ValueError(f"dir: {result.folder} has a {RESULT} but no {PREDICTIONS}; put it back or delete the folder")
-    if not result.records:  # reads them, which may fail too
-        raise DamagedFileError(f"{result.folder / PREDICTIONS}: holds no answers")
+    answers, questions = len(result.records), result.data["questions"]  # reads them, which may fail too
+    if answers < max(1, questions * (1 - MAX_UNREADABLE)):
+        raise DamagedFileError(f"{result.folder / PREDICTIONS}: holds {answers} of {questions} answers")
     return result
 
 

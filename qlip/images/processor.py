@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from qlip.images.read import (
     to_rgb,
 )
 from qlip.structured import check_fields as check_fields_of_file
-from qlip.structured import is_a, read_json
+from qlip.structured import read_json
 
 OPTIONS = ("alpha", "max_tokens", "size", "crop", "pad")
 PROCESSOR_FILE = "qlip.json"
@@ -69,7 +70,9 @@ class QlipImageProcessor:
         check_fields(self, "size", "crop", "pad", "unit")
         for name, least in (("mean", -math.inf), ("std", 0.0)):
             values = getattr(self, name)
-            if len(values) != 3 or not all(is_a(value, float) and least < value < math.inf for value in values):
+            if len(values) != 3 or not all(
+                isinstance(value, Real) and least < float(value) < math.inf for value in values
+            ):
                 raise ValueError(
                     f"{name}: got {values!r}; takes three finite numbers{', all above 0' if name == 'std' else ''}"
                 )

@@ -14,6 +14,7 @@ import pytest
 from qlip.core.names import TableMode
 from qlip.evaluation import cell as cells
 from qlip.evaluation import config as configs
+from qlip.evaluation.bias_points import BiasPoint, read_points
 from qlip.evaluation.cell import Cell
 from qlip.evaluation.names import BiasPosition
 from qlip.evaluation.report.figures import POSITIONS
@@ -62,6 +63,10 @@ def test_results_from_before_the_cover_could_be_chosen_are_read(tmp_path):
         ({"alpha": None, "seed": None}, "config: got missing alpha, seed in {}; takes baseline, position"),
         ({"colour": "red", "model": None}, "config: got unknown colour and missing model in {}; takes"),
         ({"benchmark": "gqa"}, "config: {} holds what is not taken: benchmark: got 'gqa'; known are vstar"),
+        ({"model": 3}, "config: {} holds what is not taken: config: model: got 3; takes text"),
+        ({"size": "big"}, "config: size: got 'big'; takes a whole number or 'model' or null"),
+        ({"crop": "round"}, "config: crop: got 'round'; takes 'patch', 'square', 'units' or 'model'"),
+        ({"alpha": True}, "config: alpha: got True; takes a number"),
     ],
 )
 def test_what_is_wrong_with_a_result_is_named_with_its_file(changed, message, tmp_path):
@@ -76,7 +81,7 @@ def test_what_is_wrong_with_a_result_is_named_with_its_file(changed, message, tm
         (RESULT, "{", "damaged, it is no JSON of ours"),
         (RESULT, '{"config": {}}', "missing data, primary, scores, tokens, unparsed"),
         (PREDICTIONS, "{}\n", "line 1: missing answer"),
-        (PREDICTIONS, "", "holds no answers"),
+        (PREDICTIONS, "", "holds 0 of 60 answers"),
         (PREDICTIONS, None, "but no predictions.jsonl"),
     ],
 )
@@ -110,6 +115,26 @@ def test_fields_of_a_result_have_their_types(field, value, message, tmp_path):
     path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
     with pytest.raises(ValueError, match=f"^{path}: {message}"):
         read_result(path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"position": "spline"}, "row 1: position: got 'spline'; takes 'mlp', 'bicubic'"),
+        ({"interpolation_bias": None}, "row 1: interpolation_bias: got None; takes null for 'zero' alone"),
+        ({"size": 336.5}, "row 1: size: got 336.5; takes a whole number"),
+    ],
+)
+def test_what_is_wrong_with_a_bias_is_named(changed, message, tmp_path):
+    row = {"size": 336, "position": "mlp", "quadtree": True, "cosine": 1, "interpolation_bias": 0.5, "tokens": 9}
+    (tmp_path / "bias.json").write_text(json.dumps({"rows": [row]}))
+    assert read_points(tmp_path / "bias.json") == [BiasPoint(**row)]
+    (tmp_path / "bias.json").write_text(json.dumps({"rows": [row | changed]}))
+    with pytest.raises(ValueError, match=f"^{tmp_path / 'bias.json'}: {message}"):
+        read_points(tmp_path / "bias.json")
+    (tmp_path / "bias.json").write_text("[]")
+    with pytest.raises(ValueError, match="has no rows"):
+        read_points(tmp_path / "bias.json")
 
 
 def test_the_dataclasses_of_the_command_line_load_no_torch():

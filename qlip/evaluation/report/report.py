@@ -14,11 +14,12 @@ from matplotlib.figure import Figure
 
 from qlip._version import __version__
 from qlip.evaluation.benchmarks.base import Array
+from qlip.evaluation.bias_points import BIAS, read_points
 from qlip.evaluation.config import ReportConfig
 from qlip.evaluation.report import figures, tables
 from qlip.evaluation.report.page import METHOD, STYLE
 from qlip.evaluation.report.paper import read_sweeps
-from qlip.evaluation.results import BIAS, Group, Result, find_results, group_results, read_points
+from qlip.evaluation.results import Group, Result, find_results, group_results
 from qlip.files import replacing_folder, write_bytes, write_text
 
 log = logging.getLogger(__name__)

@@ -18,10 +18,10 @@ from qlip.core.quadtree import Quadtree
 from qlip.data.readable import readable_pictures
 from qlip.data.sources import list_pictures
 from qlip.encoder import QlipVisionModel
+from qlip.evaluation.bias_points import BIAS, BiasPoint
 from qlip.evaluation.config import BiasConfig
 from qlip.evaluation.names import BiasPosition
 from qlip.evaluation.report.figures import biases
-from qlip.evaluation.results import BIAS, BiasPoint
 from qlip.evaluation.run.metrics import GridResidual, InterpolationBias, MesoscopicBias
 from qlip.files import replacing_file, write_json
 from qlip.images.processor import QlipImageProcessor
