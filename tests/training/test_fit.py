@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import qlip
 from qlip.cli import main
 from qlip.configs import FOLDER
-from qlip.training.cli import ConfigError, newest_checkpoint, refuse_overrides
+from qlip.training.resume import refuse_overrides
 from tests.training.conftest import arguments
 
 TRAIN = str(Path(__file__).parents[2] / "train.py")
@@ -127,11 +127,14 @@ def test_a_killed_run_goes_on_and_ends_where_an_unkilled_one_ends(
         time.sleep(0.01)
     time.sleep(0.1)  # into the next epoch
     killed.send_signal(how)
-    killed.communicate(timeout=120)
+    _, errors = killed.communicate(timeout=120)
     assert killed.returncode != 0
+    command = f"python {TRAIN} fit --ckpt_path last"
+    assert (f"steps; go on with: {command}" in errors.decode()) == (how != signal.SIGKILL)
     assert 0 < checkpoint(LAST)["global_step"] < 60
-    resumed = run("fit", *fit_args, LONG[0], "--ckpt_path=last")
+    resumed = run("fit", "--ckpt_path=last")
     assert resumed.returncode == 0, resumed.stderr
+    assert "not resumable" not in resumed.stderr
     assert checkpoint(Path("lightning_logs/version_1/checkpoints/last.ckpt"))["global_step"] == 60
     assert_same_position(unkilled, Path("checkpoints/tiny-last"))
 
@@ -142,11 +145,6 @@ def test_a_checkpoint_overrides_nothing_in_silence(fit_args: list[str]) -> None:
         with pytest.raises(SystemExit, match=argument.split("=")[0]):
             main(["fit", *fit_args, f"--ckpt_path={LAST}", argument])
     refuse_overrides(str(LAST), None)
-
-
-def test_last_without_any_run_says_so(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no checkpoint"):
-        newest_checkpoint(tmp_path)
 
 
 def test_a_checkpoint_of_another_network_is_refused(fit_args: list[str]) -> None:
