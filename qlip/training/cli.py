@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from jsonargparse import set_parsing_settings
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
@@ -20,7 +20,26 @@ from qlip.training.export import ZooExport
 from qlip.training.module import QlipModule
 from qlip.training.resume import LOGS, ConfigError, check_path, newest_run, refuse_differences, refuse_overrides
 
+PRECISIONS = ("32-true", "bf16-mixed", "32", "bf16")  # the last two are other names of the first
+BARE = (
+    "log_every_n_steps",
+    "num_sanity_val_steps",
+    "enable_model_summary",
+)  # our defaults that a bare trainer takes none of
 VERBS = ("fit", "validate", "test", "predict")
+
+
+def check_precision(precision: object) -> None:
+    """Check that a training can be done in a precision.
+
+    Raises:
+        ConfigError: if not, and why.
+    """
+    if precision is not None and str(precision) not in PRECISIONS:
+        raise ConfigError(
+            f"trainer.precision: got {precision!r}; takes {', '.join(PRECISIONS)}. In float16 the gradients of a micro-batch would "
+            f"be lost before Lightning scales the loss, and the coordinate MLP needs its weights in float32"
+        )
 
 
 class SaveRun(SaveConfigCallback):
@@ -71,6 +90,20 @@ class QlipCLI(LightningCLI):
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        """Leave out of our defaults what the user has switched off; Lightning refuses the two together."""
+        check_precision(config["precision"])
+        if config["barebones"]:
+            config |= {name: None for name in BARE if config[name] == self.trainer_defaults.get(name)}
+            config["logger"] = config["logger"] if isinstance(config["logger"], bool) else None
+        written = config["enable_checkpointing"] is not False and not config["barebones"]
+        callbacks = [callback for callback in callbacks if written or not isinstance(callback, ModelCheckpoint)]
+        logged = config["logger"] not in (None, False) or config["fast_dev_run"]
+        if not logged:
+            kept = [each for each in self.trainer_defaults["callbacks"] if not isinstance(each, LearningRateMonitor)]
+            self.trainer_defaults = {**self.trainer_defaults, "callbacks": kept}
+        return super()._instantiate_trainer(config, callbacks)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, then resolve ``last`` and refuse what a checkpoint would silently override."""

@@ -129,8 +129,7 @@ def test_a_killed_run_goes_on_and_ends_where_an_unkilled_one_ends(
     killed.send_signal(how)
     _, errors = killed.communicate(timeout=120)
     assert killed.returncode != 0
-    command = f"python {TRAIN} fit --ckpt_path last"
-    assert (f"steps; go on with: {command}" in errors.decode()) == (how != signal.SIGKILL)
+    assert ("steps; go on with: python train.py fit --ckpt_path last" in errors.decode()) == (how != signal.SIGKILL)
     assert 0 < checkpoint(LAST)["global_step"] < 60
     resumed = run("fit", "--ckpt_path=last")
     assert resumed.returncode == 0, resumed.stderr
@@ -210,3 +209,19 @@ def test_the_paper_is_the_default(capsys: pytest.CaptureFixture) -> None:
     paper = yaml.safe_load(capsys.readouterr().out)
     assert paper["model"]["loss"].pop("target") == "image_embeds"
     assert paper == default
+
+
+@pytest.mark.parametrize("off", ["logger=false", "enable_checkpointing=false", "barebones=true"])
+def test_what_is_switched_off_is_off(off: str, fit_args: list[str], capsys: pytest.CaptureFixture) -> None:
+    args = [arg for arg in fit_args if off != "barebones=true" or "log_every_n" not in arg]
+    main(["fit", *args, f"--trainer.{off}", "--trainer.max_steps=1"])
+    assert qlip.load("tiny-last").hidden[0].out_features == 32
+    assert bool(list(Path().rglob("*.ckpt"))) == (off == "logger=false")
+    assert Path("lightning_logs").exists() == (off == "enable_checkpointing=false")
+    assert "L_cls" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("precision", ["16-mixed", "16-true", "bf16-true", "64-true"])
+def test_a_precision_that_would_spoil_the_network_is_refused(precision: str, fit_args: list[str]) -> None:
+    with pytest.raises(SystemExit, match=f"precision: got '{precision}'; takes 32-true, bf16-mixed"):
+        main(["fit", *fit_args, f"--trainer.precision={precision}"])

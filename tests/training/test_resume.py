@@ -64,7 +64,10 @@ def test_last_goes_on_with_the_options_of_its_run(fit_args: list[str]) -> None:
     runs = [yaml.safe_load(Path(f"lightning_logs/version_{i}/config.yaml").read_text()) for i in range(2)]
     assert runs[1].pop("ckpt_path") == LAST.format(0)
     assert runs[0].pop("ckpt_path") is None
-    assert [run["model"]["loss"].pop("target") for run in runs] == [None, "image_embeds"]  # the checkpoint has what None meant
+    assert [run["model"]["loss"].pop("target") for run in runs] == [
+        None,
+        "image_embeds",
+    ]  # the checkpoint has what None meant
     assert runs[0] == runs[1]
     assert sorted(os.listdir("checkpoints")) == ["tiny", "tiny-last"]
 
