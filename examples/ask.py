@@ -27,8 +27,10 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--position", default="solve", help="solve, bicubic, bilinear, or anything qlip.load takes")
     parser.add_argument("--size", type=int, default=672, help="shortest edge in pixels; 0 for the native size")
-    parser.add_argument("--alpha", type=float, default=0.3, help="split threshold: more is fewer tokens")
-    parser.add_argument("--max-tokens", type=int, help="token budget, in place of alpha")
+    parser.add_argument(
+        "--max-tokens", type=int, default=576, help="token budget; 576 is what the stock LLaVA-1.5 spends"
+    )
+    parser.add_argument("--alpha", type=float, help="split threshold, in place of the budget: more is fewer tokens")
     parser.add_argument("--max-new-tokens", type=int, default=100, help="length of the answer")
     parser.add_argument("--save-overlay", type=Path, help="save the image with its leaves drawn over it")
     return parser.parse_args()
@@ -52,9 +54,8 @@ def main() -> None:
         model, processor = qlip.convert(model, AutoProcessor.from_pretrained(args.model), position=args.position)
     model.to(device)
     prompt = f"USER: <image>\n{args.question} ASSISTANT:"
-    options = {"size": args.size or None, "alpha": args.alpha}
-    if args.max_tokens is not None:
-        options["max_tokens"] = args.max_tokens
+    options = {"size": args.size or None}
+    options |= {"max_tokens": args.max_tokens} if args.alpha is None else {"alpha": args.alpha}
     inputs = processor(images=str(args.image), text=prompt, return_tensors="pt", **options).to(model.device)
     patches, geometry = inputs["pixel_values"][0]
     leaves = qlip.Leaves.from_geometry(geometry.cpu())

@@ -9,13 +9,17 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoProcessor, PreTrainedModel, ProcessorMixin
 from transformers.image_processing_utils import BaseImageProcessor
 
+from qlip.core.names import Weighting
 from qlip.core.position import Position
 from qlip.core.quadtree import Quadtree
 from qlip.core.rules import check_names
-from qlip.encoder import QlipVisionModel, Weighting, saved_weighting
+from qlip.encoder import QlipVisionModel, saved_weighting
 from qlip.families import FAMILIES, Converted, ConvertedProcessor
-from qlip.families.base import find_position
+from qlip.families.base import context_of, find_position
 from qlip.families.hub import HUB_OPTIONS, find_file
+from qlip.families.image_processor import LeafImageProcessor
+from qlip.families.processor import PromptProcessor
+from qlip.images.names import Fit
 from qlip.images.processor import PROCESSOR_FILE, Crop, Pad, QlipImageProcessor
 from qlip.shipped import is_shipped, shipped
 from qlip.towers.base import TOWERS, find_tower
@@ -25,7 +29,7 @@ from qlip.zoo.resolve import resolve_position
 Processor = ProcessorMixin | BaseImageProcessor
 DEFAULT_QUADTREE = Quadtree()
 # of `convert`, in the message about a name that is misspelt
-_ARGUMENTS = ("position", "quadtree", "size", "crop", "pad", "weighting")
+_ARGUMENTS = ("position", "quadtree", "size", "crop", "pad", "fit", "weighting")
 
 
 def convert(
@@ -37,14 +41,14 @@ def convert(
     size: int | Literal["model"] | None = "model",
     crop: Crop | None = None,
     pad: Pad | None = None,
+    fit: Fit = "prune",
     weighting: Weighting | None = None,
     **tree: Any,
 ) -> Any:
     """Give a model images of any size, with as many tokens as each deserves.
 
-    A whole model, such as a LLaVA or a CLIPModel, is converted in place and returned: it works as before, on what the
-    converted processor makes. A tower stays as it was, and a `QlipVisionModel` that shares its weights is returned. Nothing is
-    copied.
+    A whole model, such as a LLaVA, a CLIPModel or a classifier, is converted in place and returned: it works as before, on what the
+    converted processor makes. A tower stays as it was; a `QlipVisionModel` that shares its weights is returned. Nothing is copied.
 
     Args:
         model: A whole model of a class in `qlip.families.FAMILIES`, or a tower of a class in `qlip.towers.base.TOWERS`.
@@ -52,34 +56,36 @@ def convert(
         position: Where tokens are: a position; ``"solve"``, ``"bicubic"``, ``"bilinear"``, ``"nearest"`` or ``"zero"``,
             made from the model's own table; or anything `qlip.load` takes. If not given, a tower that rotates, or resizes its
             table to every picture, places leaves itself; for any other it is ``"solve"``.
-        quadtree: Chooses the tokens; its patch size is the model's.
+        quadtree: Chooses the tokens; its patch size is the model's. If neither it nor ``alpha`` nor ``max_tokens`` is given, a
+            picture may take as many as the stock model spends at its own size; where that is the picture's, ``alpha`` decides.
         size: Shortest edge of images in pixels, None for their native size; ``"model"`` is the size that the model was made
-            for. A call of the processor may override this and the next two, and the quadtree's ``alpha`` and ``max_tokens``.
+            for. A call of the processor may override this and all that follows but ``weighting``.
         crop: ``"patch"`` trims images to whole patches, ``"square"`` cuts their middle, ``"units"`` scales them to whole units;
             the family's own if not given, see `QlipImageProcessor`.
         pad: ``"square"`` puts images in the middle of a square first.
+        fit: How a picture keeps to ``max_tokens``, see `QlipImageProcessor`: ``"prune"`` suits a few small things on quiet ground,
+            ``"scale"`` suits text.
         weighting: How a leaf counts in the tower's attention: ``"once"``, or by its ``"area"``, in patches. If not given,
-            ``"area"`` for a CLIPModel, where one vector stands for a whole picture, else ``"once"``.
-        tree: ``alpha``, ``max_tokens``, ``criterion`` or ``cover``, in place of the quadtree's.
+            ``"area"`` where one vector stands for a whole picture (CLIPModel, SiglipModel, classifiers), else ``"once"``.
+        tree: ``alpha``, ``max_tokens``, ``criterion``, ``cover`` or ``score``, in place of the quadtree's.
 
     Returns:
         The model, or model and processor if a processor was given.
 
     Raises:
         TypeError: if model or processor are of another kind.
-        ValueError: if the model is converted already, or position or quadtree do not fit its tower.
-        OSError: if a position is sought by name and not found.
+        ValueError: if the model is converted already, or position or quadtree do not fit; OSError if no position is found.
     """
     family = FAMILIES.get(type(model))
     _check_original(model, known=family is not None)
     facts = family or Converted  # a bare tower has the facts of a family without peculiarities
     unit, table = facts.unit_of(model), facts.table_of(model)
-    quadtree = _fit(quadtree, unit * facts.patch_size_of(model), tree)
+    quadtree = _fit(quadtree, unit * facts.patch_size_of(model), facts.stock_tokens(model, processor), tree)
     settings = None
     if processor is not None:
         shortest = facts.size_of(model) if isinstance(size, str) and size == "model" else size
         how: Crop = crop or (family.crop if family else "patch")
-        settings = QlipImageProcessor(shortest, how, quadtree, *_statistics(processor), pad, unit)
+        settings = QlipImageProcessor(shortest, how, quadtree, *_statistics(processor), pad, unit, fit)
     new_processor = family.convert_processor(model, processor, settings) if family and settings else settings
     resolved = _position(facts.default_position(model) if position is None else position, table)
     chosen = facts.check_weighting(model, weighting or (family.weighting if family else "once"))
@@ -129,7 +135,13 @@ def from_pretrained(source: str | Path, **options: Any) -> tuple[Any, Any]:
     if family and is_shipped(str(source)):
         return convert(family.original.from_pretrained(folder, **options), AutoProcessor.from_pretrained(folder))
     if family:
-        return family.from_pretrained(folder, **options), family.processor_class.from_pretrained(folder, **hub)
+        model, processor = (
+            family.from_pretrained(folder, **options),
+            family.processor_class.from_pretrained(folder, **hub),
+        )
+        if isinstance(processor, PromptProcessor):
+            processor.context = context_of(model)
+        return model, processor
     weighting = saved_weighting(config)
     position = find_position(folder, hub, missing=weighting is not None)
     settings = QlipImageProcessor.read(find_file(folder, PROCESSOR_FILE, hub))
@@ -162,9 +174,11 @@ def _check_original(model: nn.Module, known: bool) -> None:
         )
 
 
-def _fit(quadtree: Quadtree, patch_size: int, options: dict[str, Any]) -> Quadtree:
-    """The quadtree with the model's patch size and the options of a call."""
-    check_names("convert", options, ("alpha", "max_tokens", "criterion", "cover", *_ARGUMENTS))
+def _fit(quadtree: Quadtree, patch_size: int, stock_tokens: int | None, options: dict[str, Any]) -> Quadtree:
+    """The quadtree with the model's patch size and the options of a call; within the stock model's tokens if nothing is said."""
+    if quadtree is DEFAULT_QUADTREE and not {"alpha", "max_tokens"}.intersection(options):
+        options = {"max_tokens": stock_tokens, **options}
+    check_names("convert", options, ("alpha", "max_tokens", "criterion", "cover", "score", *_ARGUMENTS))
     if not isinstance(quadtree, Quadtree):
         raise TypeError(f"quadtree: got {quadtree!r}; takes a Quadtree; convert(..., alpha=0.3) sets a threshold")
     if quadtree.patch_size not in (DEFAULT_QUADTREE.patch_size, patch_size):
@@ -188,7 +202,7 @@ def _position(position: Position | str | Path | None, table: Tensor | None) -> P
 
 def _statistics(processor: Processor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of the channels that the model was trained with."""
-    if isinstance(processor, ConvertedProcessor | QlipImageProcessor):
+    if isinstance(processor, ConvertedProcessor | LeafImageProcessor | QlipImageProcessor):
         raise ValueError(
             f"processor: got a {type(processor).__qualname__}, which is converted already; pass the original one"
         )

@@ -4,7 +4,7 @@ Glossary: ``p`` patch side in pixels; ``h x w`` the image in patches; ``k`` a le
 ``P`` the level of the roots. Coordinates are always (row, column) = (y, x).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from qlip.core.criteria import BlockScore, get_criterion
 from qlip.core.names import Cover
 from qlip.core.rules import check_fields
+from qlip.core.score_map import check_score_map, largest_inside
 
 Frame = Literal["corners", "edges", "patches"]
 
@@ -102,19 +103,25 @@ class Quadtree:
             ``alpha`` would split are split, and ties are broken (parents first, then higher scores, then reading order)
             so that the count lands at most 2 under the budget and never over it.
         patch_size: Patch side in pixels.
-        cover: ``"roots"``, the paper's: whole roots, centred, single patches around them. ``"full"``: roots cover the
-            image and stick out of it, so that its borders can merge too.
+        cover: ``"full"``: roots cover the image and stick out of it, so that its borders can merge too. ``"roots"``, the
+            paper's: whole roots, centred, single patches around them.
+        score: A map of what matters ``(rows, columns)`` over the whole image, of any resolution, finite and not negative: of a
+            detector, a saliency model, an attention. A block scores its largest value inside, in place of the criterion, which
+            only decides between blocks of equal value when there is a budget.
     """
 
     alpha: float = 0.1
     criterion: str | BlockScore = "derivative"
     max_tokens: int | None = None
     patch_size: int = 14
-    cover: Cover = "roots"
+    cover: Cover = "full"
+    score: Tensor | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         get_criterion(self.criterion)
         check_fields(self, "alpha", "max_tokens", "patch_size", "cover")
+        if self.score is not None:
+            object.__setattr__(self, "score", check_score_map(self.score))
 
     def __call__(self, image: Tensor) -> "Leaves | list[Leaves]":
         """Leaves of an image ``(3, H, W)``, or a list of the leaves of each of a batch ``(B, 3, H, W)`` of one size.
@@ -129,8 +136,8 @@ class Quadtree:
         """Leaves of each of a batch of images ``(B, C, H, W)`` of one size.
 
         Raises:
-            ValueError: if the shape is wrong, a side is no multiple of ``patch_size``, a score is NaN, or ``max_tokens`` is
-                less than the fewest leaves an image can have.
+            ValueError: if the shape is wrong, a side is no multiple of ``patch_size``, or a score is NaN.
+            OverBudgetError: if ``max_tokens`` is less than the fewest leaves an image can have.
         """
         h, w = self._grid_of(images)
         roots = _Roots.of(h, w, self.cover)
@@ -148,11 +155,23 @@ class Quadtree:
             )
         scores = [roots.force(score, level) for level, score in enumerate(scores, start=1)]
         paths = _path_minima(scores)
+        ranks = [scores, paths] if self.score is None else [scores, paths, self._map_scores(images, roots)]
         if self.max_tokens is None:
-            splits = [path >= self.alpha for path in paths]
+            splits = [rank >= self.alpha for rank in ranks[-1]]
         else:
-            splits = _split_to_budget(scores, paths, roots, self.max_tokens)
+            splits = _split_to_budget(ranks, roots, self.max_tokens)
         return _collect(_leaf_levels(splits, roots), roots)
+
+    def _map_scores(self, images: Tensor, roots: "_Roots") -> list[Tensor]:
+        """Scores of the blocks by the map, the same for every image; never larger than their parents'."""
+        assert self.score is not None
+        edges = [[i / count for i in range(count + 1)] for count in (roots.h, roots.w)]
+        patches = largest_inside(self.score, *edges).to(images.device)
+        scores, values = [], roots.crop(patches.expand(len(images), 1, -1, -1), 1)
+        for level in range(1, roots.level + 1):
+            values = F.max_pool2d(values, 2)
+            scores.append(roots.force(values[:, 0], level))
+        return _path_minima(scores)
 
     def _grid_of(self, images: Tensor) -> tuple[int, int]:
         if images.ndim != 4 or not images.is_floating_point():
@@ -188,6 +207,8 @@ class _Roots:
     @classmethod
     def of(cls, h: int, w: int, cover: Cover) -> "_Roots":
         level = max(min(h.bit_length(), w.bit_length()) - 2, 0)  # bit_length is floor(log2) + 1
+        if cover == "full" and min(h, w) > 1:
+            level = max(level, 1)  # the paper never merges in images of 2 or 3 patches; a budget may have to
         side = 1 << level
         rows, cols = (-(-h // side), -(-w // side)) if cover == "full" else (h // side, w // side)
         return cls(h, w, level, rows, cols, (h - rows * side) // 2, (w - cols * side) // 2)
@@ -218,6 +239,14 @@ class _Roots:
         start = offset + (torch.arange(blocks, device=device) << level)
         return (start >= 0) & (start + (1 << level) <= length)
 
+    def num_inside(self, level: int) -> int:
+        """Number of blocks of ``level`` that lie inside the image."""
+        rows, cols = (
+            min(blocks << (self.level - level), (length - offset) >> level) - max(-(offset >> level), 0)
+            for blocks, offset, length in ((self.rows, self.top, self.h), (self.cols, self.left, self.w))
+        )
+        return rows * cols
+
     def to_image(self, values: Tensor) -> Tensor:
         """Place per-patch values ``(B, rows * 2^level, cols * 2^level)`` on the image, ``(B, h, w)``, zero outside."""
         bottom, right = self.h - self.top - values.shape[1], self.w - self.left - values.shape[2]
@@ -245,32 +274,50 @@ def _leaf_levels(splits: list[Tensor], roots: _Roots) -> Tensor:
     return roots.to_image(levels)
 
 
-def _split_to_budget(scores: list[Tensor], paths: list[Tensor], roots: _Roots, budget: int) -> list[Tensor]:
+def _split_to_budget(ranks: list[list[Tensor]], roots: _Roots, budget: int) -> list[Tensor]:
     """Split as many blocks as fit ``budget`` leaves, in the order in which a falling alpha would split them.
 
     Every split inside the image turns one leaf into four. Blocks of infinite score split whatever the budget.
+
+    Args:
+        ranks: Values of all blocks, level by level; the last weigh most. All but the first never rise from a block to its
+            children, and blocks equal in those split before their children.
+        roots: Where the blocks are.
+        budget: The most leaves.
     """
-    path, score = (torch.cat([x.flatten(1) for x in reversed(xs)], dim=1) for xs in (paths, scores))
-    depth = torch.cat([x.new_full((x[0].numel(),), i) for i, x in enumerate(reversed(paths))]).expand_as(path)
-    order = score.argsort(dim=1, descending=True, stable=True)
-    order = order.gather(1, depth.gather(1, order).argsort(dim=1, stable=True))
-    order = order.gather(1, path.gather(1, order).argsort(dim=1, descending=True, stable=True))
+    flat = [torch.cat([level.flatten(1) for level in reversed(rank)], dim=1) for rank in ranks]
+    last = ranks[-1]
+    depth = torch.cat([x.new_full((x[0].numel(),), -i) for i, x in enumerate(reversed(last))]).expand_as(flat[-1])
+    order = torch.arange(depth.shape[1], device=depth.device).expand_as(depth)
+    for key in (flat[0], depth, *flat[1:]):
+        order = order.gather(1, key.gather(1, order).argsort(dim=1, descending=True, stable=True))
     rank = order.argsort(dim=1)  # the inverse permutation
 
-    least = _origins(_leaf_levels([x == torch.inf for x in paths], roots), roots).sum((1, 2))
+    least = _origins(_leaf_levels([x == torch.inf for x in last], roots), roots).sum((1, 2))
     if (least > budget).any():
         raise _over_budget(budget, roots, int(least.max()))
-    forced = (path == torch.inf).sum(1)
+    forced = (flat[-1] == torch.inf).sum(1)
     split = rank < (forced + (budget - least) // 3)[:, None]
-    sizes = [x[0].numel() for x in reversed(paths)]
-    return [s.view_as(x) for s, x in zip(split.split(sizes, dim=1), reversed(paths), strict=True)][::-1]
+    sizes = [x[0].numel() for x in reversed(last)]
+    return [s.view_as(x) for s, x in zip(split.split(sizes, dim=1), reversed(last), strict=True)][::-1]
 
 
-def _over_budget(budget: int, roots: _Roots, least: int) -> ValueError:
-    return ValueError(
+class OverBudgetError(ValueError):
+    """An image cannot be cut into as few leaves as its budget allows."""
+
+
+def _over_budget(budget: int, roots: _Roots, least: int) -> OverBudgetError:
+    return OverBudgetError(
         f"max_tokens: got {budget}, but an image of {roots.h} x {roots.w} patches has at least {least} leaves under "
-        f"this criterion and cover; raise max_tokens, shrink the image, or set cover='full' if it is not, so that borders merge too"
+        f"this criterion and cover; raise max_tokens or scale the image down, as QlipImageProcessor does"
     )
+
+
+def fewest_leaves(h: int, w: int, cover: Cover = "full") -> int:
+    """The fewest leaves into which a quadtree can cut an image of ``h x w`` patches, whatever is in it."""
+    roots = _Roots.of(h, w, cover)
+    merged = sum(roots.num_inside(level) for level in range(1, roots.level + 1))
+    return h * w - 3 * merged  # each merging turns four leaves into one
 
 
 def _origins(levels: Tensor, roots: _Roots) -> Tensor:

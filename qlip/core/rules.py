@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Any, get_args
 
-from qlip.core.names import Cover
+from qlip.core.names import Cover, Weighting
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,13 @@ RULES: Mapping[str, Number | Choice] = {
     "max_tokens": Number(1, 10_000_000, none="to use alpha"),
     "patch_size": Number(1, 4096, unit="pixels"),
     "cover": Choice(get_args(Cover)),
+    "weighting": Choice(get_args(Weighting), none="for the family's own"),
     # the preprocessing
     "size": Number(1, _PIXELS, none="for native", unit="pixels"),
     "unit": Number(1, 64, unit="patches"),
     "crop": Choice(("patch", "square", "units")),
     "pad": Choice(("square",), none="to leave the shape alone"),
+    "fit": Choice(("prune", "scale")),
     # an evaluation
     "batch_size": Number(1, 1_000_000),
     "workers": Number(0, 4096),

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_type_hints
 
+from qlip.core.names import Weighting
 from qlip.evaluation.names import BiasPosition
 from qlip.structured import DamagedFileError, check_fields, read_json
 
@@ -22,6 +23,7 @@ class BiasPoint:
             makes it the mesoscopic measure.
         interpolation_bias: The measure of eq. 1; None for ``zero``.
         tokens: Mean number of patches of an image.
+        weighting: How leaves counted in the attention.
     """
 
     size: int
@@ -30,6 +32,7 @@ class BiasPoint:
     cosine: float
     interpolation_bias: float | None
     tokens: float
+    weighting: Weighting = "once"
 
 
 def read_points(path: Path) -> list[BiasPoint]:
@@ -47,7 +50,9 @@ def read_points(path: Path) -> list[BiasPoint]:
 
 
 def _point(row: object, where: str) -> BiasPoint:
-    point = BiasPoint(**check_fields(row, where, {**get_type_hints(BiasPoint), "position": BiasPosition}))
+    kinds = {**get_type_hints(BiasPoint), "position": BiasPosition}
+    added = {"weighting": kinds.pop("weighting")}  # qlip 0.1 had one alone
+    point = BiasPoint(**check_fields(row, where, kinds, added))
     if (point.interpolation_bias is None) != (point.position == "zero"):
         raise DamagedFileError(
             f"{where}: interpolation_bias: got {point.interpolation_bias}; takes null for 'zero' alone"

@@ -6,10 +6,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from qlip.core.names import Cover
+from qlip.core.names import Cover, Weighting
 from qlip.core.rules import check_fields
 from qlip.evaluation.names import Baseline, Dtype, Scoring, Style
-from qlip.images.names import Crop
+from qlip.images.names import Crop, Fit
+
+# fields that the first folders were named without, and what was measured then
+LATER: dict[str, object] = {"fit": "prune", "weighting": None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,13 +33,18 @@ class Vision:
     alpha: float = 0.1
     """Split threshold of the quadtree, in units of the criterion; a larger one gives fewer tokens."""
     max_tokens: int | None = None
-    """Image tokens that one image may take at most; if given, it replaces alpha."""
+    """Image tokens that one image may take at most; if given, it replaces alpha, but see fit."""
     criterion: str = "derivative"
     """Split criterion of the quadtree; with uniform nothing merges."""
-    cover: Cover = "roots"
-    """``roots`` leaves the borders of an image in single patches, as the paper does; ``full`` lets them merge too."""
+    cover: Cover = "full"
+    """``full`` lets the borders of an image merge too; ``roots`` leaves them in single patches, as the paper does."""
+    fit: Fit = "prune"
+    """How an image keeps to max_tokens: ``prune`` merges the least deserving blocks at the size that is set; ``scale`` merges what alpha
+    says and scales the image down to the largest size at which that fits."""
     seed: int = 0
     """Seed of the random criterion; the others do not draw."""
+    weighting: Weighting | None = None
+    """How a leaf counts in the tower's attention: ``once``, or by its ``area``; the family's own if not given, which is ``once``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +93,7 @@ class Cell(Vision):
                     f"{name}: got {getattr(self, name)!r}; {self.benchmark} takes {', '.join(map(repr, taken))}"
                 )
         own = [name for name in ("size", "crop") if getattr(self, name) != "model"]
-        check_fields(self, *own, "alpha", "max_tokens", "cover", "seed", "limit", "max_new_tokens")
+        check_fields(self, *own, "alpha", "max_tokens", "cover", "fit", "weighting", "seed", "limit", "max_new_tokens")
 
     @property
     def vision(self) -> Vision:
@@ -101,8 +109,10 @@ class Cell(Vision):
         else:
             budget = f"alpha{self.alpha:g}" if self.max_tokens is None else f"budget{self.max_tokens}"
             seen = f"{'' if self.crop == 'model' else self.crop}{self.size or 'native'}"
-            what = f"{self.position or 'default'}-{seen}-{self.criterion}-{budget}-seed{self.seed}"
-        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+            counted = f"-{self.weighting}" if self.weighting else ""
+            what = f"{self.position or 'default'}-{seen}-{self.criterion}-{budget}{counted}-seed{self.seed}"
+        fields = {name: value for name, value in asdict(self).items() if LATER.get(name, ...) != value}
+        digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
         return f"{self.benchmark}/{Path(self.model).name}/{what}-{digest[:8]}"
 
 

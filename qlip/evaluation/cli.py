@@ -42,7 +42,7 @@ def _refuse_idle_options(cell: Cell) -> None:
 
     A sweep may set them for all of its cells, baselines included.
     """
-    idle = ("position", "size", "crop", "alpha", "max_tokens", "criterion", "cover")
+    idle = ("position", "size", "crop", "alpha", "max_tokens", "criterion", "cover", "fit")
     given = [name for name in idle if getattr(cell, name) != Cell.__dataclass_fields__[name].default]
     if cell.baseline == "own":
         given = [name for name in given if name != "max_tokens"]  # families of free resolution are scaled down to it

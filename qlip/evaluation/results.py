@@ -19,7 +19,8 @@ from qlip.structured import DamagedFileError, check_fields, read_json
 log = logging.getLogger(__name__)
 
 PREDICTIONS, RESULT = "predictions.jsonl", "result.json"
-ADDED = {"cover": "roots"}  # fields of a cell that the first results lack, and what was measured then
+# fields of a cell that the first results lack, and what was measured then
+ADDED = {"cover": "roots", "fit": "prune", "weighting": None}
 
 
 class DataDescription(TypedDict):
@@ -144,7 +145,9 @@ class Result:
         words += [cell.criterion]
         words += [cell.position] if cell.position else []
         words += ["square"] if cell.crop == "square" else []
-        words += ["full cover"] if cell.cover == "full" else []
+        words += ["cover of roots"] if cell.cover == "roots" else []
+        words += ["scaled to fit"] if cell.fit == "scale" and cell.max_tokens else []
+        words += [f"weighting {cell.weighting}"] if cell.weighting else []
         words += [f"seed {cell.seed}"] if cell.criterion == "random" else []
         return ", ".join(words)
 

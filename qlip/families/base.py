@@ -3,8 +3,8 @@
 Why a change of class: transformers calls ``get_image_features`` from ``forward`` and from ``generate``, accelerate replaces
 ``forward`` on instances but not this method, and a class at module level pickles.
 
-A family is one file in this folder: a subclass of `Converted`, or of `ConvertedGenerative` with one of `ConvertedInner` for
-the model without its head. It registers itself in `FAMILIES` under the class of transformers that it stands for.
+A family is a subclass of `Converted` with one of `ConvertedTower` for its tower, or of `ConvertedGenerative` with one of
+`ConvertedInner` for the model without its head. It registers itself in `FAMILIES` under the class of transformers that it stands for.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,11 +15,14 @@ from typing import Any, ClassVar, Self
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel
 
+from qlip.core.names import Weighting
 from qlip.core.position import Position
-from qlip.encoder import Weighting, check_weighting, save_converted, saved_weighting
+from qlip.encoder import check_weighting, save_converted, saved_weighting
 from qlip.families.hub import HUB_OPTIONS, find_file
+from qlip.families.image_processor import ConvertedImageProcessor
 from qlip.families.inner import ConvertedInner, Encoding, Renamed
 from qlip.families.processor import ConvertedProcessor, PromptProcessor
+from qlip.families.tower import ConvertedTower
 from qlip.images.processor import Crop, QlipImageProcessor
 from qlip.towers.base import Tower, find_tower, position_table
 from qlip.towers.load import load_whole
@@ -32,19 +35,23 @@ class Converted(Renamed):
     """A whole model that takes patches and leaves: a position, and how the two are saved and loaded.
 
     Modifications of `transformers.PreTrainedModel` (5.23 to 5.24):
+    - ``pixel_values`` is a list with a pair for each image (see `qlip.images.pixels`), or a `PatchBatch`: the part of the
+      model that sees pictures is switched with it;
     - ``save_pretrained`` writes the original's checkpoint, and the position beside it in ``qlip.safetensors``;
     - ``from_pretrained`` reads the two together.
 
     Attributes:
         original: The class of transformers, given as ``class X(Converted, Original, original=Original)``.
         processor_class: The converted processor that goes with it.
+        inner_class: The converted class of the part that sees pictures.
         crop: How `qlip.convert` brings pictures to whole units if not told otherwise.
         weighting: How leaves count in the tower's attention if not told otherwise: by area where one vector stands for a whole
             picture, once where a language model looks at each of them.
         qlip: The position, the unit and the weighting.
     """
 
-    processor_class: ClassVar[type[ConvertedProcessor]]
+    processor_class: ClassVar[type[ConvertedProcessor] | type[ConvertedImageProcessor]]
+    inner_class: ClassVar[type[ConvertedTower] | type[ConvertedInner]]
     crop: ClassVar[Crop] = "units"
     weighting: ClassVar[Weighting] = "area"
     qlip: Encoding
@@ -63,6 +70,11 @@ class Converted(Renamed):
             TypeError: if it is none that is known.
         """
         return find_tower(model)
+
+    @classmethod
+    def inner_of(cls, model: Any) -> Any:
+        """The part of a model of the original class that sees pictures: its tower."""
+        return cls.tower_of(model).module
 
     @classmethod
     def unit_of(cls, model: Any) -> int:
@@ -101,7 +113,24 @@ class Converted(Renamed):
         return cls.tower_of(model).size
 
     @classmethod
-    def convert_processor(cls, model: nn.Module, processor: object, settings: QlipImageProcessor) -> ConvertedProcessor:
+    def stock_tokens(cls, model: nn.Module, processor: Any) -> int | None:
+        """The most tokens that `qlip.convert` lets a picture take if not told otherwise: the stock model's, at its own size.
+
+        None for a model that takes pictures as they are: leaves are never more than its own grid.
+
+        Args:
+            model: Of the original class.
+            processor: The original, or None.
+        """
+        images = getattr(processor, "image_processor", processor)
+        cropped = getattr(images, "do_center_crop", False) and getattr(images, "crop_size", None)
+        size = cropped["height"] if cropped else cls.size_of(model)
+        return None if size is None else (size // (cls.unit_of(model) * cls.patch_size_of(model))) ** 2
+
+    @classmethod
+    def convert_processor(
+        cls, model: nn.Module, processor: object, settings: QlipImageProcessor
+    ) -> ConvertedProcessor | ConvertedImageProcessor:
         """The converted processor that goes with a model of the original class.
 
         Raises:
@@ -111,16 +140,19 @@ class Converted(Renamed):
 
     @classmethod
     def attach(cls, model: nn.Module, position: Position | None, weighting: Weighting = "once") -> Self:
-        """Switch a model of the original class to this one, in place, and return it."""
+        """Switch a model of the original class to this one, its inner part with it, in place, and return it."""
         converted: Any = model
-        converted.qlip, converted.__class__ = Encoding(position, cls.unit_of(model), weighting), cls
+        inner, encoding = cls.inner_of(model), Encoding(position, cls.unit_of(model), weighting)
+        converted.qlip, converted.__class__ = encoding, cls
+        inner.qlip, inner.__class__ = encoding, cls.inner_class
         return converted
 
     def detach(self) -> PreTrainedModel:
         """Undo `attach`, in place, and return the model."""
         original: Any = self
-        del original.qlip
-        original.__class__ = self.original
+        for part in (self.inner_of(self), original):
+            del part.qlip
+            part.__class__ = part.original
         return original
 
     @contextmanager
@@ -208,13 +240,11 @@ def find_position(source: str | Path, options: Mapping[str, Any], missing: bool 
 
 
 class ConvertedGenerative(Converted):
-    """A whole model that answers in words; its inner model is switched with it.
+    """A whole model that answers in words; the model without its head is switched with it.
 
     Modifications of the families' models (transformers 5.23 to 5.24), besides those of `Converted`:
-    - ``generate`` checks the placeholders image by image before it expands prompts for beams.
-
-    Attributes:
-        inner_class: The converted class of ``model.model``.
+    - ``generate`` checks, before it encodes images, that prompt and answer fit the context, and the placeholders image by image
+      before it expands prompts for beams.
     """
 
     processor_class: ClassVar[type[PromptProcessor]]
@@ -226,6 +256,11 @@ class ConvertedGenerative(Converted):
     def tower_of(cls, model: Any) -> Tower:
         """The tower of the inner model."""
         return find_tower(model.model)
+
+    @classmethod
+    def inner_of(cls, model: Any) -> Any:
+        """The model without its head."""
+        return model.model
 
     @classmethod
     def convert_processor(cls, model: Any, processor: object, settings: QlipImageProcessor) -> PromptProcessor:
@@ -242,21 +277,39 @@ class ConvertedGenerative(Converted):
                 f"processor: its placeholder {new.placeholder!r} is token {new.placeholder_id}, the model's is "
                 f"{placeholder}; pass the processor that belongs to the model"
             )
+        new.context = context_of(model)
         return new
 
-    @classmethod
-    def attach(cls, model: nn.Module, position: Position | None, weighting: Weighting = "once") -> Self:
-        """Switch a model and its inner model, in place, and return it."""
-        attached = super().attach(model, position, weighting)
-        attached.model.qlip, attached.model.__class__ = attached.qlip, cls.inner_class
-        return attached
+    def _maybe_prepare_encoder_kwargs_for_generation(
+        self, inputs_tensor: Tensor, model_kwargs: dict[str, Any], model_input_name: str | None, generation_config: Any
+    ) -> dict[str, Any]:
+        """Check that the context holds prompt and answer, then encode as the parent does."""
+        context, images = context_of(self), model_kwargs.get("pixel_values")
+        new = generation_config.max_new_tokens
+        if context is not None and new is not None and images is not None and model_input_name == "input_ids":
+            self.check_context(inputs_tensor, len(images), new, context)
+        return super()._maybe_prepare_encoder_kwargs_for_generation(  # type: ignore[misc]
+            inputs_tensor, model_kwargs, model_input_name, generation_config
+        )
 
-    def detach(self) -> PreTrainedModel:
-        """Undo `attach`, in place, and return the model."""
-        inner = self.model
-        del inner.qlip
-        inner.__class__ = self.inner_class.original
-        return super().detach()
+    def check_context(self, input_ids: Tensor, images: int, max_new_tokens: int, context: int) -> None:
+        """Raise unless prompts ``(B, L)`` with ``images`` in all and their answers fit a context of so many tokens.
+
+        Raises:
+            ValueError: naming the largest ``max_tokens`` with which they would.
+        """
+        length = input_ids.shape[1]
+        if length + max_new_tokens <= context:
+            return
+        placeholders = (input_ids == self.config.image_token_id).sum(1)
+        words = int((length - placeholders).max())
+        each = -(-images // len(input_ids))  # of a prompt
+        room = (context - max_new_tokens - words) // each - self.model.fixed_tokens
+        remedy = f"Set max_tokens={room} or lower in the call of the processor" if room > 0 else "Shorten the prompt"
+        raise ValueError(
+            f"input_ids: got {length} tokens, {int(placeholders.max())} of them of images; with max_new_tokens={max_new_tokens} "
+            f"they do not fit the model's context of {context}. {remedy}, or lower max_new_tokens"
+        )
 
     def _expand_inputs_for_generation(
         self,
@@ -274,3 +327,8 @@ class ConvertedGenerative(Converted):
         return super()._expand_inputs_for_generation(  # type: ignore[misc]
             expand_size=expand_size, is_encoder_decoder=is_encoder_decoder, input_ids=input_ids, **model_kwargs
         )
+
+
+def context_of(model: Any) -> int | None:
+    """Tokens that a model's language model can hold; None if its configuration does not say."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)

@@ -31,6 +31,11 @@ if hasattr(transformers, "LlavaOnevisionModel"):
     ):
         """LLaVA-OneVision without its head, taking patches and leaves."""
 
+        @property
+        def fixed_tokens(self) -> int:
+            """The newline."""
+            return 1
+
         def feature_counts(self, pixel_values: PixelValues, options: Mapping[str, Any]) -> list[int]:
             """Features of each image: its leaves and the newline."""
             return [count + 1 for count in super().feature_counts(pixel_values, options)]

@@ -3,97 +3,18 @@
 import copy
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 from PIL import Image
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.image_processing_utils import BaseImageProcessor
-from transformers.image_utils import make_flat_list_of_images
 from transformers.processing_utils import ImagesKwargs, MultiModalData
 
+from qlip.core.rules import check_names
 from qlip.families.hub import find_file
+from qlip.families.image_processor import Images, LeafImageProcessor, save_beside
 from qlip.families.placeholders import check_placeholders
-from qlip.files import replacing_folder
-from qlip.images.fetch import fetched
-from qlip.images.pixels import pack
 from qlip.images.processor import OPTIONS, PROCESSOR_FILE, QlipImageProcessor
-from qlip.images.read import ImageLike, to_rgb
-
-Images = ImageLike | Sequence[ImageLike] | Sequence[Sequence[ImageLike]]
-
-
-class LeafImagesKwargs(TypedDict, total=False):
-    """What a call may override; transformers passes on only names that stand here."""
-
-    alpha: float | int | None
-    max_tokens: int | None
-    size: int | None
-    crop: str
-    pad: str | None
-    return_tensors: object
-
-
-class LeafImageProcessor(BaseImageProcessor):
-    """`QlipImageProcessor` with Hugging Face's interface.
-
-    Modifications of `transformers.BaseImageProcessor` (5.23 to 5.24):
-    - ``preprocess`` returns ``pixel_values`` as a list with a pair for each image, see `qlip.images.pixels`;
-    - pictures are read by `qlip.images.read` alone, so that a path gives the same pixels as the picture in it;
-    - takes the options of `QlipImageProcessor.with_options` and no others.
-
-    Args:
-        settings: The preprocessing, which does the work.
-    """
-
-    valid_kwargs = LeafImagesKwargs  # type: ignore[assignment]
-
-    def __init__(self, settings: QlipImageProcessor) -> None:
-        super().__init__()
-        self.settings = settings
-
-    def preprocess(self, images: Images, return_tensors: object = None, **options: object) -> BatchFeature:
-        """Cut images along their quadtrees.
-
-        Args:
-            images: One picture, a list, or a list of lists.
-            return_tensors: Makes no difference: the list holds torch tensors in any case.
-            options: Options for this call alone, see `QlipImageProcessor.with_options`.
-        """
-        settings = self.settings.with_options(**options)
-        return BatchFeature({"pixel_values": [self.encode(settings, image) for image in self._flat(images)]})
-
-    def count_tokens(self, images: Images, **options: object) -> list[int]:
-        """Tokens that each image will take within a budget: its leaves, see `QlipImageProcessor.count_tokens`."""
-        settings = self.settings.with_options(**options)
-        return [self.count(settings, image) for image in self._flat(images)]
-
-    def encode(self, settings: QlipImageProcessor, image: ImageLike) -> Any:
-        """What the model is given of an image: a pair, see `qlip.images.pixels`."""
-        return pack(*settings.cut(image), settings.unit)
-
-    def count(self, settings: QlipImageProcessor, image: ImageLike) -> int:
-        """Tokens of an image that a budget is about."""
-        return len(settings.cut(image)[1])
-
-    def most(self, height: int, width: int) -> int:
-        """The same for a grid of ``height x width`` units of which none merge."""
-        return height * width
-
-    def fetch_images(self, image_url_or_urls: Any) -> Any:
-        """The same nested lists with every picture as `to_rgb` reads it; batches of arrays become lists."""
-        if isinstance(image_url_or_urls, list | tuple) or getattr(image_url_or_urls, "ndim", 3) == 4:
-            return [self.fetch_images(image) for image in image_url_or_urls]
-        return to_rgb(fetched(image_url_or_urls) if isinstance(image_url_or_urls, str) else image_url_or_urls)
-
-    def _flat(self, images: Any) -> list[Any]:
-        """Pictures in a plain list; addresses and paths are fetched."""
-        return list(make_flat_list_of_images(self.fetch_images(images)))  # type: ignore[arg-type]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The settings in plain values."""
-        return {"image_processor_type": type(self).__name__, **self.settings.to_dict()}
-
 
 if TYPE_CHECKING:  # mixins: each stands before a class of transformers whose methods it calls
     Host = ProcessorMixin
@@ -106,15 +27,17 @@ class ConvertedProcessor(Host):
 
     Modifications of `transformers.ProcessorMixin` (5.23 to 5.24):
     - ``pixel_values`` stays a list, whatever ``return_tensors`` says;
-    - prompts are padded on the left unless a call says otherwise: generation continues from the right;
     - ``save_pretrained`` writes the original's files, and qlip's settings beside them in ``qlip.json``.
 
     Attributes:
         original: The class of transformers, given as ``class X(ConvertedProcessor, Original, original=Original)``.
+        images_class: What makes pairs of images.
         original_image_processor: The image processor that the original had.
     """
 
     original: ClassVar[type[ProcessorMixin]]
+    images_class: ClassVar[type[LeafImageProcessor]] = LeafImageProcessor
+    images_kwargs: ImagesKwargs = {}  # noqa: RUF012  the original's defaults are options of its own image processor
     skip_tensor_conversion = ["video_metadata", "text_replacement_offsets", "pixel_values"]  # noqa: RUF012
     image_processor: LeafImageProcessor
     tokenizer: PreTrainedTokenizerBase
@@ -145,9 +68,16 @@ class ConvertedProcessor(Host):
         new = cls.__new__(cls)
         new.__dict__.update(processor.__dict__)
         new.tokenizer = copy.deepcopy(processor.tokenizer)
-        new.tokenizer.padding_side = "left"
-        new.image_processor, new.original_image_processor = LeafImageProcessor(settings), processor.image_processor
+        new.image_processor, new.original_image_processor = cls.images_class(settings), processor.image_processor
         return new
+
+    def _merge_kwargs(self, *args: Any, **kwargs: Any) -> dict[str, dict[str, Any]]:
+        """Sort the options of a call as the parent does; one that it would ignore is refused."""
+        merged = super()._merge_kwargs(*args, **kwargs)
+        taken = {name for options in merged.values() if isinstance(options, dict) for name in options} | set(merged)
+        given = set(kwargs) - {"tokenizer_init_kwargs", "common_kwargs", "text", "images", "videos", "audio"}
+        check_names("options", given - taken, OPTIONS)
+        return merged
 
     def to_original(self) -> ProcessorMixin:
         """The original's class with its image processor and this tokenizer."""
@@ -161,7 +91,7 @@ class ConvertedProcessor(Host):
 
         Args:
             images: One picture, a list, or a list of lists.
-            options: Options for this call alone: alpha, max_tokens, size, crop, pad.
+            options: Options for this call alone, see `QlipImageProcessor.each`.
         """
         return self.image_processor.count_tokens(images, **options)
 
@@ -177,14 +107,7 @@ class ConvertedProcessor(Host):
             TypeError: if the quadtree's criterion is a function.
             ValueError: if ``push_to_hub`` is given, which would upload before the settings are there.
         """
-        settings = self.image_processor.settings
-        settings.check_writable()
-        if kwargs.pop("push_to_hub", False):
-            raise ValueError("push_to_hub: got True; save here first, then call processor.push_to_hub(repository)")
-        with replacing_folder(save_directory, ours=()) as new:
-            files = self.to_original().save_pretrained(str(new), *args, **kwargs)
-            files = [*files, str(settings.save_pretrained(new))]
-        return [str(Path(save_directory, Path(file).relative_to(new))) for file in files]
+        return save_beside(self.to_original(), self.image_processor.settings, save_directory, *args, **kwargs)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Self:
@@ -208,17 +131,21 @@ class PromptProcessor(ConvertedProcessor):
     Modifications of the families' processors (transformers 5.23 to 5.24), besides those of `ConvertedProcessor`:
     - each image gets what the family writes for one plain image, with as many placeholders as the image has leaves, and
       `extra_tokens` more, in place of the family's number;
+    - prompts are padded on the left unless a call says otherwise: generation continues from the right;
     - a prompt that was cut inside an image is refused with the image's number;
     - videos are refused.
 
     Attributes:
         plain_options: Options with which the original's image processor makes one picture of an image, and no tiles or crops.
         template: What the original writes for one plain image; a run of placeholders, with the family's marks around it.
+        context: Tokens that the language model can hold; None if not known.
+        breaks: How many other tokens may stand between two placeholders of an image.
     """
 
     plain_options: ClassVar[dict[str, object]] = {}
-    images_kwargs: ImagesKwargs = {}  # noqa: RUF012  the original's defaults are options of its own image processor
     template: str
+    context: int | None = None
+    breaks: ClassVar[int] = 0
     image_token: str
     image_token_id: int
 
@@ -227,6 +154,7 @@ class PromptProcessor(ConvertedProcessor):
         """A new processor; the given one stays as it is. See `ConvertedProcessor.convert`."""
         new = super().convert(processor, settings)
         new.template = cls.template_of(processor)
+        new.tokenizer.padding_side = "left"
         return new
 
     @classmethod
@@ -251,6 +179,7 @@ class PromptProcessor(ConvertedProcessor):
         images: Images | None = None,
         text: str | list[str] | None = None,
         return_tensors: Any = None,
+        max_new_tokens: int = 512,
         **kwargs: object,
     ) -> BatchFeature:
         """Prepare prompts and images.
@@ -259,17 +188,24 @@ class PromptProcessor(ConvertedProcessor):
             images: One picture, a list, or a list of lists.
             text: One prompt or a list, with the model's placeholder where an image belongs.
             return_tensors: ``"pt"`` makes tensors of token ids and masks.
-            kwargs: Options of transformers; and for this call alone alpha, max_tokens, size, crop, pad.
+            max_new_tokens: Tokens kept free for the answer by ``max_tokens="auto"``, which takes what the model's context leaves for
+                the images, see `budget`.
+            kwargs: Options of transformers; and those for this call alone, see `QlipImageProcessor.each`.
 
         Raises:
-            ValueError: if an image does not get all its placeholders.
+            ValueError: if an image does not get all its placeholders, or ``max_tokens="auto"`` finds no room for images.
         """
+        if kwargs.get("max_tokens") == "auto":
+            prompts = (
+                [text] if isinstance(text, str) else [prompt for prompt in text or [] if self.image_token in prompt]
+            )
+            kwargs["max_tokens"] = min(self.budget(prompt, self._context(), max_new_tokens) for prompt in prompts)
         # not handed on: several families convert once more, and would try it on the list of pairs
         output = super().__call__(images=images, text=text, **kwargs)
         if "input_ids" in output and "pixel_values" in output:
             counts = [self.tokens_of(image) for image in output["pixel_values"]]
             cause = f"the prompt was cut at max_length={kwargs['max_length']}" if kwargs.get("max_length") else ""
-            check_placeholders(_rows(output["input_ids"]), counts, self.placeholder_id, cause)
+            check_placeholders(_rows(output["input_ids"]), counts, self.placeholder_id, cause, self.breaks)
         return BatchFeature(
             dict(output), tensor_type=return_tensors, skip_tensor_conversion=self.skip_tensor_conversion
         )
@@ -289,12 +225,7 @@ class PromptProcessor(ConvertedProcessor):
         return re.sub(f"(?:{re.escape(self.placeholder)})+", lambda _: placeholders, self.template, count=1)
 
     def count_tokens(self, images: Images, **options: object) -> list[int]:
-        """Placeholders that each image will take in the prompt; nothing is resampled or encoded.
-
-        Args:
-            images: One picture, a list, or a list of lists.
-            options: Options for this call alone: alpha, max_tokens, size, crop, pad.
-        """
+        """Tokens that each image will take in the prompt, `extra_tokens` too; see `ConvertedProcessor.count_tokens`."""
         return [count + self.extra_tokens for count in super().count_tokens(images, **options)]
 
     def budget(self, text: str, context: int, max_new_tokens: int) -> int:
@@ -319,6 +250,14 @@ class PromptProcessor(ConvertedProcessor):
                 f"room for images in a context of {context}. Takes a prompt with images, short enough"
             )
         return left
+
+    def _context(self) -> int:
+        """Tokens that the language model can hold; `qlip.convert` notes it."""
+        if self.context is None:
+            raise ValueError(
+                'max_tokens: got "auto"; takes a number, for this model does not say how many tokens it can hold'
+            )
+        return self.context
 
     def _process_videos(self, videos: object, **kwargs: object) -> NoReturn:
         """Videos are refused: their dense frames would stand among the pairs."""

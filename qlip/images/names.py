@@ -4,3 +4,4 @@ from typing import Literal
 
 Crop = Literal["patch", "square", "units"]
 Pad = Literal["square"]
+Fit = Literal["prune", "scale"]

@@ -13,10 +13,12 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from qlip._version import __version__
 from qlip.core.patches import PatchBatch
-from qlip.core.quadtree import Leaves, Quadtree
+from qlip.core.quadtree import Leaves, Quadtree, fewest_leaves
 from qlip.core.rules import check_fields, check_names
+from qlip.core.score_map import check_score_map, largest_inside
 from qlip.files import write_json
-from qlip.images.names import Crop, Pad
+from qlip.images.budget import counted_at, shortest_edges, size_of_tree
+from qlip.images.names import Crop, Fit, Pad
 from qlip.images.read import (
     MAX_PIXELS,
     ImageLike,
@@ -30,7 +32,8 @@ from qlip.images.read import (
 from qlip.structured import check_fields as check_fields_of_file
 from qlip.structured import read_json
 
-OPTIONS = ("alpha", "max_tokens", "size", "crop", "pad")
+OF_THE_TREE = ("alpha", "max_tokens", "criterion", "cover", "score")
+OPTIONS = (*OF_THE_TREE, "fit", "size", "crop", "pad")
 PROCESSOR_FILE = "qlip.json"
 # pixels after scaling: 4096 x 4096, 85,000 patches of 14; in floats and their scores, most of a gigabyte
 MAX_PREPARED = 2**24
@@ -44,8 +47,8 @@ class QlipImageProcessor:
     """Resize, crop to whole patches, normalise, and cut along a quadtree.
 
     Attributes:
-        size: Shortest edge in pixels after resizing, aspect kept; None leaves the image at its native size, and enlarges one
-            that is smaller than a patch.
+        size: Shortest edge in pixels after resizing, aspect kept; None leaves the image at its native size, but enlarges one
+            that is smaller than a patch, and scales one of more than `MAX_PREPARED` pixels down to them.
         crop: ``"patch"`` trims each side to whole patches, from the centre; ``"square"`` cuts the centred square, which
             with ``size=336`` is Hugging Face's preprocessing of CLIP; ``"units"`` cuts nothing off, each side is scaled to the
             nearest whole number of the quadtree's patches.
@@ -54,6 +57,10 @@ class QlipImageProcessor:
         unit: Patches along the side of what the language model sees as one token, see `qlip.images.pixels`.
         pad: ``"square"`` first puts the picture in the middle of a square of the mean colour, which with ``size=336`` is
             the preprocessing of LLaVA's original repository; None leaves its shape alone.
+        fit: How a picture keeps to the quadtree's ``max_tokens``. ``"prune"`` leaves its size alone and merges the least
+            deserving blocks; only where its borders cannot merge enough is it scaled down, as little as need be. ``"scale"``
+            leaves ``alpha`` in force, so that only flat blocks merge, and scales the picture down to the largest size at which
+            the tree fits; what is left of the budget is spent on further splits.
     """
 
     size: int | None = 336
@@ -63,11 +70,12 @@ class QlipImageProcessor:
     std: tuple[float, ...] = tuple(OPENAI_CLIP_STD)
     pad: Pad | None = None
     unit: int = 1
+    fit: Fit = "prune"
 
     def __post_init__(self) -> None:
         if not isinstance(self.quadtree, Quadtree):
             raise TypeError(f"quadtree: got {self.quadtree!r}; takes a Quadtree, such as Quadtree(alpha=0.3)")
-        check_fields(self, "size", "crop", "pad", "unit")
+        check_fields(self, "size", "crop", "pad", "unit", "fit")
         for name, least in (("mean", -math.inf), ("std", 0.0)):
             values = getattr(self, name)
             if len(values) != 3 or not all(
@@ -91,13 +99,16 @@ class QlipImageProcessor:
         Raises:
             ValueError: if an image is too large after scaling, see `grid`, or no image is given.
         """
-        settings = self.with_options(**options)
-        cut = (settings.cut(image) for image in _as_list(images))
+        pictures = _as_list(images)
+        cut = (
+            settings.cut(image) for image, settings in zip(pictures, self.each(len(pictures), **options), strict=True)
+        )
         return PatchBatch.collate(PatchBatch.from_image(image, leaves.parts(self.unit)) for image, leaves in cut)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON can hold them; a criterion of the user's own by its name."""
-        values = asdict(self)
+        values = asdict(replace(self, quadtree=replace(self.quadtree, score=None)))
+        del values["quadtree"]["score"]  # of one picture, not of the settings
         criterion = self.quadtree.criterion
         values["quadtree"]["criterion"] = (
             criterion if isinstance(criterion, str) else getattr(criterion, "__name__", "?")
@@ -114,8 +125,12 @@ class QlipImageProcessor:
         """Raise unless the settings can be saved.
 
         Raises:
-            TypeError: if the quadtree's criterion is a function.
+            TypeError: if the quadtree's criterion is a function, or it has a score map.
         """
+        if self.quadtree.score is not None:
+            raise TypeError(
+                "score: got a map, which belongs to one picture; give it in a call of the processor instead"
+            )
         if not isinstance(self.quadtree.criterion, str):
             raise TypeError(
                 f"criterion: got the function {self.to_dict()['quadtree']['criterion']}; only criteria with a name can be "
@@ -153,19 +168,41 @@ class QlipImageProcessor:
         """A processor with some settings changed.
 
         Args:
-            options: ``size``, ``crop``, ``pad``, and the quadtree's ``alpha`` and ``max_tokens``. An ``alpha`` puts an
-                earlier ``max_tokens`` out of force; where both are given, ``max_tokens`` counts.
+            options: ``size``, ``crop``, ``pad``, ``fit``, and the quadtree's ``alpha``, ``max_tokens``, ``criterion``, ``cover``
+                and ``score``. An ``alpha`` puts an earlier ``max_tokens`` out of force, but for ``fit="scale"``, where both count;
+                where both are given, ``max_tokens`` counts.
 
         Raises:
             TypeError: for any other name.
             ValueError: for a value that is not taken.
         """
         check_names("options", options, OPTIONS)
-        if "alpha" in options:
+        if "alpha" in options and options.get("fit", self.fit) != "scale":
             options = {"max_tokens": None, **options}
-        tree = {name: options.pop(name) for name in ("alpha", "max_tokens") if name in options}
+        tree = {name: options.pop(name) for name in OF_THE_TREE if name in options}
         quadtree = replace(self.quadtree, **tree) if tree else self.quadtree
         return replace(self, quadtree=quadtree, **options)
+
+    def each(self, count: int, score: Any = None, **options: object) -> list["QlipImageProcessor"]:
+        """The settings for each of several pictures, with the options of one call.
+
+        Args:
+            count: Number of pictures.
+            score: A map for the only picture, or a list with a map or None for each.
+            options: See `with_options`.
+
+        Raises:
+            ValueError: if there are not as many maps as pictures.
+        """
+        settings = self.with_options(**options)
+        if score is None:
+            return [settings] * count
+        maps = list(score) if isinstance(score, list | tuple) or getattr(score, "ndim", 2) == 3 else [score]
+        if len(maps) != count:
+            raise ValueError(
+                f"score: got {len(maps)} maps for {count} pictures; takes a list with a map, or None, for each picture"
+            )
+        return [settings if each is None else settings.with_options(score=check_score_map(each)) for each in maps]
 
     def count_tokens(self, images: ImageLike | Sequence[ImageLike], **options: object) -> list[int]:
         """Patches that each image will take, class token not counted; nothing is resampled or encoded.
@@ -174,33 +211,81 @@ class QlipImageProcessor:
             images: As in a call.
             options: As in a call.
         """
-        settings = self.with_options(**options)
-        return [len(settings.cut(image)[1]) for image in _as_list(images)]
+        pictures = _as_list(images)
+        each = zip(pictures, self.each(len(pictures), **options), strict=True)
+        return [len(settings.cut(image)[1]) for image, settings in each]
 
     def cut(self, image: ImageLike) -> tuple[Tensor, Leaves]:
-        """The prepared image ``(3, H, W)`` and its leaves.
-
-        Raises:
-            ValueError: if the image is too large after scaling, or the token budget smaller than the fewest leaves.
-        """
-        prepared = self.prepare(image)
-        return prepared, self.quadtree.batch(prepared[None])[0]
+        """The prepared image ``(3, H, W)`` and its leaves. Raises as `fitted`."""
+        picture = to_rgb(image)
+        settings = self.fitted(picture)
+        prepared = normalise(settings._view(picture), self.mean, self.std)
+        return prepared, settings.tree_of(picture.height, picture.width).batch(prepared[None])[0]
 
     def prepare(self, image: ImageLike) -> Tensor:
-        """Resize, crop and normalise: ``(3, H, W)`` float32, both sides whole patches.
-
-        Raises:
-            ValueError: if the image has more than `MAX_PREPARED` pixels after scaling.
-        """
+        """Resize, crop and normalise: ``(3, H, W)`` float32, both sides whole patches. Raises as `fitted`."""
         return normalise(self.view(image), self.mean, self.std)
 
     def view(self, image: ImageLike) -> Image.Image:
         """The part of the picture that the encoder sees, as an RGB image whose sides are whole patches.
 
         Raises:
-            ValueError: if the image has more than `MAX_PREPARED` pixels after scaling.
+            ValueError: see `fitted`.
         """
         picture = to_rgb(image)
+        return self.fitted(picture)._view(picture)
+
+    def fitted(self, image: ImageLike) -> "QlipImageProcessor":
+        """These settings with the size at which a picture keeps to the budget; themselves where there is none.
+
+        Raises:
+            ValueError: if the picture is so long and thin that the budget does not hold it even with a shortest edge of one
+                patch; or, where there is no budget, if it is too large after scaling, see `grid`.
+        """
+        budget = self.quadtree.max_tokens
+        picture = to_rgb(image)
+        height, width = picture.height, picture.width
+        if budget is None:
+            self.grid(height, width)
+            return self
+        sizes = self._sizes(height, width)
+        if self.fit == "scale":
+            sizes = self._scaled(picture, sizes, budget)
+        for size in sizes:
+            h, w = self._grid(height, width, size)
+            fewest = h * w if self.quadtree.criterion == "uniform" else fewest_leaves(h, w, self.quadtree.cover)
+            if fewest <= budget:
+                return replace(self, size=size, fit="prune")
+        raise ValueError(
+            f"image: got {width} x {height} pixels, {max(height, width) / min(height, width):.3g} times as long as wide; "
+            f"max_tokens={budget} takes at most {budget} times. Raise max_tokens or cut the picture"
+        )
+
+    def _sizes(self, height: int, width: int) -> list[int]:
+        """Shortest edges to which a picture may be scaled, falling; none makes it too large to prepare."""
+        top = self._shortest_edge(height, width) or min(self._padded(height, width))
+        height, width = self._padded(height, width)
+        aspect = max(height, width) / min(height, width)
+        top = min(top, max(int((MAX_PREPARED / aspect) ** 0.5), self.quadtree.patch_size))
+        return shortest_edges(top, aspect, self.quadtree.patch_size)
+
+    def _scaled(self, picture: Image.Image, sizes: list[int], budget: int) -> list[int]:
+        """The sizes from the largest on at which the picture's tree fits the budget, its threshold left alone."""
+        grids = {size: self._grid(picture.height, picture.width, size) for size in sizes}
+        counted = counted_at(
+            sizes[0], self.quadtree.patch_size, lambda size: self._grid(picture.height, picture.width, size), budget
+        )
+        pyramid, scaled = {}, picture
+        for size in reversed(counted):
+            scaled = resize_shortest_edge(scaled, size) if self.pad is None else picture
+            pyramid[size] = scaled
+        plain = replace(self, quadtree=replace(self.quadtree, max_tokens=None))
+        wanted = size_of_tree(lambda size: len(replace(plain, size=size).cut(pyramid[size])[1]), counted, budget)
+        enough = min((size for size, (h, w) in grids.items() if h * w >= budget), default=sizes[0])
+        return [size for size in sizes if size <= max(wanted, enough)]
+
+    def _view(self, picture: Image.Image) -> Image.Image:
+        """The part of an RGB picture that the encoder sees, at the size that is set."""
         h, w = self.grid(picture.height, picture.width)
         if self.pad == "square":
             picture = pad_to_square(picture, self.mean)
@@ -212,31 +297,65 @@ class QlipImageProcessor:
             picture = resize_shortest_edge(picture, size)
         return centre_crop(picture, h * p, w * p)
 
+    def tree_of(self, height: int, width: int) -> Quadtree:
+        """The quadtree for a picture of this size in pixels; a score map, which covers the picture, is cut as the picture is."""
+        tree = self.quadtree
+        if tree.score is None:
+            return tree
+        p, size, padded = tree.patch_size, self._shortest_edge(height, width), self._padded(height, width)
+        scaled = padded if size is None else shortest_edge_shape(*padded, size)
+        edges = []
+        for patches, pixels, framed, shown in zip(
+            self.grid(height, width), (height, width), padded, scaled, strict=True
+        ):
+            shown = patches * p if self.crop == "units" else shown
+            first, offset = (shown - patches * p) // 2, (framed - pixels) // 2
+            edges.append([((first + i * p) * framed / shown - offset) / pixels for i in range(patches + 1)])
+        return replace(tree, score=largest_inside(tree.score, *edges))
+
     def _shortest_edge(self, height: int, width: int) -> int | None:
-        """What a picture is scaled to, None for its own size; one smaller than a patch is enlarged to one."""
+        """What a picture is scaled to, None for its own size; one smaller than a patch is enlarged, one too large scaled down."""
+        if self.size is not None:
+            return self.size
+        height, width = self._padded(height, width)
+        shorter, p = min(height, width), self.quadtree.patch_size
+        if height * width > MAX_PREPARED:
+            return max(int(shorter * (MAX_PREPARED / (height * width)) ** 0.5), p)
+        return p if shorter < p else None
+
+    def _padded(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of a picture once it is padded, if it is."""
+        return (max(height, width),) * 2 if self.pad == "square" else (height, width)
+
+    def _grid(self, height: int, width: int, size: int | None) -> tuple[int, int]:
+        """Rows and columns of patches of a picture scaled to a shortest edge."""
+        height, width = self._padded(height, width)
+        if size is not None:
+            height, width = shortest_edge_shape(height, width, size)
         p = self.quadtree.patch_size
-        return p if self.size is None and min(height, width) < p else self.size
+        if self.crop == "units":
+            return max(round(height / p), 1), max(round(width / p), 1)
+        h, w = height // p, width // p
+        return (min(h, w),) * 2 if self.crop == "square" else (h, w)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of patches that a picture of ``height x width`` pixels becomes: what a uniform grid would cost.
 
+        With a budget, a picture that would be too large is scaled down to what is taken.
+
         Raises:
-            ValueError: if the image has more than `MAX_PREPARED` pixels after scaling.
+            ValueError: if there is no budget and the image has more than `MAX_PREPARED` pixels after scaling.
         """
-        if self.pad == "square":
-            height = width = max(height, width)
-        p, got, size = self.quadtree.patch_size, f"{width} x {height}", self._shortest_edge(height, width)
-        if size is not None:
-            height, width = shortest_edge_shape(height, width, size)
-        h, w = height // p, width // p
-        if self.crop == "units":
-            h, w = max(round(height / p), 1), max(round(width / p), 1)
-        elif self.crop == "square":
-            h = w = min(h, w)
-        if height * width > MAX_PIXELS or h * w * p * p > MAX_PREPARED:
+        size = self._shortest_edge(height, width)
+        h, w = self._grid(height, width, size)
+        p = self.quadtree.patch_size
+        if h * w * p * p > MAX_PREPARED and self.quadtree.max_tokens is not None:
+            return self._grid(height, width, self._sizes(height, width)[0])
+        scaled = (height, width) if size is None else shortest_edge_shape(*self._padded(height, width), size)
+        if scaled[0] * scaled[1] > MAX_PIXELS or h * w * p * p > MAX_PREPARED:
             raise ValueError(
-                f"image: got {got} pixels, which size={self.size} makes {width} x {height}; takes at most {MAX_PREPARED:,} "
-                f"pixels after scaling and cropping. Set a smaller size"
+                f"image: got {width} x {height} pixels, which size={self.size} makes {scaled[1]} x {scaled[0]}; takes at most "
+                f"{MAX_PREPARED:,} pixels after scaling and cropping. Set a smaller size, or max_tokens"
             )
         return h, w
 

@@ -49,7 +49,9 @@ class View:
 
     def processor(self, size: int, crop: Crop = "patch", **tree: Any) -> QlipImageProcessor:
         """Prepares pictures at ``size`` pixels, whole or cut along a quadtree with these options."""
-        quadtree = Quadtree(**{"criterion": "uniform", **tree}, patch_size=self.patch_size)
+        quadtree = Quadtree(
+            **{"criterion": "uniform", "cover": "roots", **tree}, patch_size=self.patch_size
+        )  # the paper's cover
         return QlipImageProcessor(size, crop, quadtree, self.mean, self.std)
 
     def shown(self, width: int, height: int, max_size: int, **tree: Any) -> QlipImageProcessor:

@@ -116,7 +116,7 @@ class ZooExport(L.Callback):
             backbone_revision=module.hparams["revision"],
             patch_size=data.view.patch_size,
             metrics=measured,
-            quadtree=Quadtree(data.merge[1], "random", patch_size=data.view.patch_size),
+            quadtree=Quadtree(data.merge[1], "random", patch_size=data.view.patch_size, cover="roots"),
             training={
                 **{k: v for k, v in module.hparams.items() if k not in ("backbone", "revision")},
                 "data": data.root, "max_size": data.max_size, "merge": list(data.merge),

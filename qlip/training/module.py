@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from qlip.core.patches import PatchBatch
 from qlip.core.position import PositionMLP
-from qlip.encoder import QlipVisionModel
+from qlip.encoder import QlipVisionModel, mean_of_patches
 from qlip.towers.base import Tower, find_tower, position_table
 from qlip.towers.load import image_statistics, load_tower
 from qlip.training.batch import TrainBatch
@@ -163,11 +163,8 @@ class QlipModule(L.LightningModule):
         if pooled is not None:
             return pooled
         assert output.last_hidden_state is not None
-        assert patches.geometry is not None, "a processor's batches have it"
-        # of a leaf in patches, 0 where padded: the mean of the picture, not of the leaves
-        area = patches.geometry[..., 2:3].square()
         states = output.last_hidden_state[:, self.vision.tower.prefix_length :]
-        return (states * area).sum(1) / area.sum(1)
+        return mean_of_patches(states, patches, "area")  # of the picture, not of the leaves
 
     def _evaluate(self, batch: TrainBatch) -> tuple[Tensor, Tensor]:
         """[CLS] outputs of a whole batch, and their targets, ``(B, E)`` each."""

@@ -141,7 +141,7 @@ class ZooConfig:
 
 def quadtree_fields(quadtree: "Quadtree") -> dict[str, Any]:
     """A quadtree in plain values; a user's own criterion by its name."""
-    values = {field.name: getattr(quadtree, field.name) for field in fields(quadtree)}
+    values = {field.name: getattr(quadtree, field.name) for field in fields(quadtree) if field.name != "score"}
     if not isinstance(values["criterion"], str):
         criterion = values["criterion"]
         values["criterion"] = getattr(criterion, "__name__", type(criterion).__name__)

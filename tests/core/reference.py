@@ -35,6 +35,8 @@ def random_case(seed: int) -> tuple[Tensor, int]:
 def roots(h: int, w: int, cover: str) -> Roots:
     """Side of the roots in patches, how many down and across, and the patch in which the first begins."""
     level = max(min(math.floor(math.log2(h)), math.floor(math.log2(w))) - 1, 0)
+    if cover == "full" and min(h, w) > 1:
+        level = max(level, 1)
     side = 2**level
     whole = math.ceil if cover == "full" else math.floor
     rows, cols = whole(h / side), whole(w / side)

@@ -86,17 +86,17 @@ def test_derivative_is_signed():
     [((672, 896), {16: 12}), ((476, 518), {16: 4, 1: 34 * 37 - 4 * 256}), ((336, 336), {8: 9}), ((14, 700), {1: 50})],
 )
 def test_roots_of_the_definitions(pixels, counts):
-    leaves = Quadtree(1e9)(torch.zeros(3, *pixels))
+    leaves = Quadtree(1e9, cover="roots")(torch.zeros(3, *pixels))
     assert {int(s): int((leaves.size == s).sum()) for s in leaves.size.unique()} == counts
     assert leaves.grid == (pixels[0] // 14, pixels[1] // 14)
 
 
 def test_roots_are_centred_and_full_cover_merges_borders():
     image = torch.zeros(3, 34 * 14, 37 * 14)
-    large = [(row, col) for row, col, size in triples(Quadtree(1e9)(image)) if size == 16]
-    assert large == [(1, 2), (1, 18), (17, 2), (17, 18)]
-    full = Quadtree(1e9, cover="full")(image)
-    assert len(full) < len(Quadtree(1e9)(image))
+    roots = Quadtree(1e9, cover="roots")(image)
+    assert [(row, col) for row, col, size in triples(roots) if size == 16] == [(1, 2), (1, 18), (17, 2), (17, 18)]
+    full = Quadtree(1e9)(image)
+    assert len(full) < len(roots)
     assert (full.size**2).sum() == 34 * 37
 
 
@@ -234,7 +234,7 @@ def test_a_users_criterion_sees_every_block_of_a_level():
         return blocks.amax((-3, -2, -1)) - blocks.amin((-3, -2, -1))
 
     image = reference.make_image(5, 4, 9, 15)
-    got = triples(Quadtree(1.0, spread, patch_size=4)(image))
+    got = triples(Quadtree(1.0, spread, patch_size=4, cover="roots")(image))
     assert shapes == [(1, 4, 6, 3, 8, 8), (1, 2, 3, 3, 16, 16)]
     pixels = image.numpy()
     scores = {}

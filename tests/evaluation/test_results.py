@@ -46,14 +46,17 @@ def test_a_result_gives_back_the_cell_that_was_measured(tmp_path):
 
 def test_a_result_that_0_1_0_wrote_is_read():
     result = read_result(Path(__file__).parent / "result-0.1.0.json")
-    assert result.cell == Cell(benchmark="vstar-pocket", model="pocket-llava", size=224, crop="patch", limit=4)
+    assert result.cell == Cell(
+        benchmark="vstar-pocket", model="pocket-llava", size=224, crop="patch", cover="roots", limit=4
+    )
     assert (result.score.value, round(result.percent), result.data["questions"]) == (25, 413, 4)
 
 
-def test_results_from_before_the_cover_could_be_chosen_are_read(tmp_path):
-    rewrite(tmp_path, cover=None)
+@pytest.mark.parametrize(("name", "then"), [("cover", "roots"), ("weighting", None)])
+def test_results_from_before_something_could_be_chosen_are_read(name, then, tmp_path):
+    rewrite(tmp_path, **{name: None})
     (result,) = find_results(tmp_path)
-    assert result.cell.cover == "roots"
+    assert getattr(result.cell, name) == then
 
 
 @pytest.mark.parametrize(

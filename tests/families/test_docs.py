@@ -92,7 +92,8 @@ def test_ask(checkpoint, place, options, capsys, monkeypatch):
     *_, tokens, times, saved = capsys.readouterr().out.splitlines()
     used, full, h, w = map(int, re.fullmatch(r"(\d+) of (\d+) tokens \((\d+) x (\d+) patches\)", tokens).groups())
     size = None if "--size" in options else 448
-    settings = qlip.QlipImageProcessor(size, quadtree=qlip.Quadtree(alpha=1.0 if "--alpha" in options else 0.3))
+    tree = qlip.Quadtree(alpha=1.0) if "--alpha" in options else qlip.Quadtree(max_tokens=576)
+    settings = qlip.QlipImageProcessor(size, quadtree=tree)
     assert (h, w) == settings.grid(680, 900)
     assert full == h * w
     assert 598 <= used <= 600 if "--max-tokens" in options else used == settings.count_tokens("street.jpg")[0]

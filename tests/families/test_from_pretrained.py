@@ -40,7 +40,7 @@ def test_a_saved_pair(llava, processor, solved, pictures, tmp_path):
 def test_pocket_llava_comes_converted(pictures):
     model, processor = qlip.from_pretrained("pocket-llava")
     inputs = processor(images=pictures[0], text="USER: <image>\nWhat is there ? ASSISTANT:", return_tensors="pt")
-    assert model.generate(**inputs, max_new_tokens=2).shape[1] == inputs["input_ids"].shape[1] + 2
+    assert model.generate(**inputs, min_new_tokens=2, max_new_tokens=2).shape[1] == inputs["input_ids"].shape[1] + 2
 
 
 def test_a_stock_folder_is_said_to_be_stock(stock):

@@ -22,6 +22,16 @@ def test_runs():
     assert list(placeholder_runs([row(2, 3), row(4), [7]], X)) == [(0, 2), (0, 3), (1, 4)]
 
 
+def test_runs_with_breaks():
+    lines = row(2, 3)  # one image, a break after two tokens, words around
+    for ids in (torch.tensor([lines + lines]), [lines + lines]):
+        assert list(placeholder_runs(ids, X, breaks=1)) == [(0, 5), (0, 5)]
+    assert list(placeholder_runs([row(2, 3), [X], [7, 9]], X, breaks=1)) == [(0, 5), (1, 1)]
+    check_placeholders([lines + lines], [5, 5], X, breaks=1)
+    with pytest.raises(ValueError, match="image 1 in prompt 0 has 4 tokens, but 5 placeholders"):
+        check_placeholders([lines + lines], [5, 4], X, breaks=1)
+
+
 @pytest.mark.parametrize(
     ("ids", "counts"), [([row(2, 3), row(4)], [2, 3, 4]), ([row(5), row(4)], [2, 3, 4]), ([[7]], [])]
 )
@@ -67,7 +77,8 @@ def test_the_model_refuses(deaf, pictures, run, ids):
     counts = [len(patches) for patches, _ in inputs["pixel_values"]]
     if ids == "cut":
         inputs["input_ids"], inputs["attention_mask"] = inputs["input_ids"][:, :200], inputs["attention_mask"][:, :200]
-        says = f"image 0 in prompt 0 has {counts[0]} tokens, but 9 placeholders"  # it was padded on the left
+        left = int((inputs["input_ids"][0] == X).sum())  # it was padded on the left
+        says = f"image 0 in prompt 0 has {counts[0]} tokens, but {left} placeholders"
     elif ids == "by hand":
         inputs["input_ids"] = torch.tensor([[1, X, 7, 8], [1, X, X, 8]])
         inputs["attention_mask"] = torch.ones(2, 4)

@@ -1,6 +1,9 @@
 """What happens to a picture before it is cut, what it will cost, and what a call may change."""
 
 import base64
+import copy
+import math
+import re
 
 import numpy as np
 import pytest
@@ -139,8 +142,10 @@ def test_files_arrays_and_tensors(pair, pictures, tmp_path):
 def test_bad_values_are_refused_by_name(pair, pictures):
     with pytest.raises(ValueError, match="crop: got 'middle'"):
         pair[1](images=pictures[0], text=ONE, crop="middle")
-    with pytest.raises(ValueError, match="max_tokens: got 1, but an image of 16 x 16"):
-        pair[1](images=pictures[0], text=ONE, max_tokens=1)
+    with pytest.raises(ValueError, match="max_tokens: got 0; takes a whole number"):
+        pair[1](images=pictures[0], text=ONE, max_tokens=0)
+    with pytest.raises(TypeError, match=r"options: got max_token; takes alpha, .*did you mean 'max_tokens'"):
+        pair[1](images=pictures[0], text=ONE, max_token=100)
 
 
 def test_a_path_gives_the_same_pixels_as_the_picture_in_it(pair, tmp_path):
@@ -208,13 +213,69 @@ def test_a_huge_photograph_fits_the_free_context(own_pair, photograph):
     assert model.generate(**inputs, max_new_tokens=1).shape == (1, length + 1)
 
 
-def test_a_native_photograph_fits_where_roots_cover_it(photograph):
-    """At 4000 pixels the paper's cover leaves thousands of single patches around its roots; the full one does not."""
-    settings = QlipImageProcessor(None, quadtree=Quadtree(cover="full", max_tokens=4000))
-    assert settings.grid(3000, 4000) == (214, 285)
-    assert 3998 <= settings.count_tokens(photograph)[0] <= 4000
-    with pytest.raises(ValueError, match="max_tokens: got 4000, but an image of 214 x 285 patches has at least"):
-        QlipImageProcessor(None, quadtree=Quadtree(max_tokens=4000)).count_tokens(photograph)
+def test_a_native_photograph_keeps_its_size_where_roots_cover_it(photograph):
+    """At 4000 pixels the paper's cover leaves thousands of single patches around its roots, so that it is scaled down."""
+    full = QlipImageProcessor(None, quadtree=Quadtree(max_tokens=4000))
+    roots = full.with_options(cover="roots")
+    assert full.fitted(photograph).grid(3000, 4000) == full.grid(3000, 4000) == (214, 285)
+    assert math.prod(roots.fitted(photograph).grid(3000, 4000)) < 214 * 285
+    for settings in (full, roots):
+        assert 3998 <= settings.count_tokens(photograph)[0] <= 4000
+
+
+def test_the_context_is_checked_before_anything_is_encoded(own_pair, photograph, monkeypatch):
+    model, processor = own_pair
+    context = model.config.text_config.max_position_embeddings
+    inputs = processor(images=photograph, text=ONE, return_tensors="pt", max_tokens=context, size=1344)
+    monkeypatch.setattr(type(model.model), "get_image_features", None)  # must not be reached
+    with pytest.raises(
+        ValueError, match=f"do not fit the model's context of {context}. Set max_tokens=(\\d+) or lower"
+    ) as says:
+        model.generate(**inputs, max_new_tokens=NEW)
+    monkeypatch.undo()
+    budget = int(re.search(r"max_tokens=(\d+) or", str(says.value))[1])
+    assert budget == processor.budget(ONE, context, NEW)
+    fitting = processor(images=photograph, text=ONE, return_tensors="pt", max_tokens=budget, size=1344)
+    assert model.generate(**fitting, max_new_tokens=NEW).shape[1] > budget
+
+
+def test_an_automatic_budget_is_what_the_context_leaves(own_pair, photograph):
+    model, processor = own_pair
+    context = model.config.text_config.max_position_embeddings
+    inputs = processor(
+        images=[photograph] * 3, text=[ONE, TWO], padding=True, return_tensors="pt",
+        max_tokens="auto", max_new_tokens=NEW, size=1344,
+    )  # fmt: skip
+    assert context - 6 <= inputs["input_ids"].shape[1] + NEW <= context
+    processor.context = None
+    with pytest.raises(ValueError, match='max_tokens: got "auto"; takes a number'):
+        processor(images=photograph, text=ONE, max_tokens="auto")
+
+
+def test_defaults_never_cost_more_than_the_stock_model(llava, processor):
+    _, converted = qlip.convert(copy.deepcopy(llava), processor)
+    photos = [scene(*shape, 5) for shape in ((360, 240), (240, 360), (224, 224), (500, 230), (1200, 900))]
+    for size in ("model", None, 448):
+        options = {} if size == "model" else {"size": size}
+        stock = (llava.config.vision_config.image_size // 14) ** 2
+        assert max(converted.count_tokens(photos, **options)) <= stock
+
+
+def test_options_of_the_tree_for_one_call(pair):
+    """Each alone changes the leaves, and counting agrees with the call."""
+    score = np.zeros((10, 10))
+    score[2, 3] = 1
+    calls = [
+        {"max_tokens": 80}, {"max_tokens": 80, "criterion": "gradient"}, {"max_tokens": 80, "cover": "roots"},
+        {"max_tokens": 80, "fit": "scale", "alpha": 0.5}, {"max_tokens": 80, "score": score},
+    ]  # fmt: skip
+    picture, seen = scene(250, 360, 5), set()
+    for options in calls:
+        inputs = pair[1](images=picture, text=ONE, **options)
+        (_, leaves) = inputs["pixel_values"][0]
+        seen.add(tuple(leaves.flatten().tolist()))
+        assert [len(leaves)] == pair[1].count_tokens(picture, **options)
+    assert len(seen) == len(calls)
 
 
 def test_the_budget_is_shared_by_the_images_of_a_prompt(pair):

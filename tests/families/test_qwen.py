@@ -18,7 +18,7 @@ def test_text_and_leaves_stand_where_stock_puts_them(case):
     theirs = case.stock_inputs()
     named = ("input_ids", "mm_token_type_ids", "image_grid_thw", "attention_mask")
     positions, ahead = case.model.model.get_rope_index(**{name: theirs[name] for name in named})
-    model, converted = case.convert(criterion="uniform")
+    model, converted = case.convert(criterion="uniform", max_tokens=None)
     ours = case.inputs(converted, case.natives)
     told = model.model.get_rope_index(**{name: ours[name] for name in named})
     seen = ours["attention_mask"].bool()
@@ -29,7 +29,7 @@ def test_text_and_leaves_stand_where_stock_puts_them(case):
 
 def test_pixels_are_stocks(case):
     theirs = case.stock_inputs()["pixel_values"].unflatten(1, (3, 2, 14, 14))[:, :, 0]
-    ours = case.inputs(case.convert(criterion="uniform")[1], case.natives)["pixel_values"]
+    ours = case.inputs(case.convert(criterion="uniform", max_tokens=None)[1], case.natives)["pixel_values"]
     assert deviation(torch.cat([patches for patches, _ in ours]), theirs) < 1e-6
 
 

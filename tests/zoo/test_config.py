@@ -80,7 +80,7 @@ def test_a_users_own_criterion_goes_by_its_name():
         "criterion": "brightness",
         "max_tokens": 100,
         "patch_size": 14,
-        "cover": "roots",
+        "cover": "full",
     }
 
 

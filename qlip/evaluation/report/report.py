@@ -95,7 +95,8 @@ def bias_sections(root: Path) -> Iterator[Section]:
             log.warning("left out: %s", error)
             continue
         text = (
-            f"From {html.escape(path.parent.name)}/bias.json. Dashed lines are with quadtree; 1 is no mesoscopic bias."
+            f"From {html.escape(path.parent.name)}/bias.json. Broken lines are with quadtree, dashes and dots with leaves counted "
+            f"by their area; 1 is no mesoscopic bias."
         )
         yield Section("Biases of the encoder (figure 4)", text, [(f"bias{index}", figures.biases(points))])
 

@@ -149,6 +149,9 @@ def test_arms_differ_and_the_saved_position_is_used(cell, data_folders, tmp_path
     assert len({tuple(answers) for answers in raws.values()}) == 3
     arm = load_arm(cell()["model"], Cell(**cell()).vision)
     assert arm.model.position.hidden[0].out_features == 640  # of the file; a solved one would have 1024
+    for weighting, counted in ((None, "once"), ("area", "area")):
+        arm = load_arm(cell()["model"], Cell(**cell(weighting=weighting)).vision)
+        assert arm.model.qlip.weighting == counted
 
 
 def test_answers_do_not_hang_on_the_batch(cell, data_folders, tmp_path):
