@@ -29,17 +29,13 @@ from qlip.images.read import (
     shortest_edge_shape,
     to_rgb,
 )
-from qlip.structured import check_fields as check_fields_of_file
-from qlip.structured import read_json
+from qlip.images.settings import read_settings
 
 OF_THE_TREE = ("alpha", "max_tokens", "criterion", "cover", "score")
 OPTIONS = (*OF_THE_TREE, "fit", "size", "crop", "pad")
 PROCESSOR_FILE = "qlip.json"
 # pixels after scaling: 4096 x 4096, 85,000 patches of 14; in floats and their scores, most of a gigabyte
 MAX_PREPARED = 2**24
-# what a file must have, and of what type; other fields came later and have defaults
-_IMAGES = {"size": int | None, "crop": str, "quadtree": dict, "mean": list, "std": list}
-_QUADTREE = {"alpha": float, "criterion": str, "max_tokens": int | None, "patch_size": int}
 
 
 @dataclass(frozen=True)
@@ -156,9 +152,7 @@ class QlipImageProcessor:
             OSError: if the file cannot be read.
             ValueError: if it is damaged, naming it and the field.
         """
-        held = check_fields_of_file(read_json(path), str(path), {"images": dict}, {"qlip_version": str})
-        images = check_fields_of_file(held["images"], f"{path}: images", _IMAGES, _added(cls, _IMAGES))
-        check_fields_of_file(images["quadtree"], f"{path}: images: quadtree", _QUADTREE, _added(Quadtree, _QUADTREE))
+        images = read_settings(path, cls.__dataclass_fields__, Quadtree.__dataclass_fields__)
         try:
             return cls.from_dict(images)
         except (TypeError, ValueError) as error:
@@ -358,11 +352,6 @@ class QlipImageProcessor:
                 f"{MAX_PREPARED:,} pixels after scaling and cropping. Set a smaller size, or max_tokens"
             )
         return h, w
-
-
-def _added(options: type[QlipImageProcessor] | type[Quadtree], first: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields that the first files lack; the rules of the options check their values."""
-    return {name: object for name in options.__dataclass_fields__ if name not in first}
 
 
 def _as_list(images: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:
