@@ -22,6 +22,7 @@ from qlip.images.names import Crop, Fit, Pad
 from qlip.images.read import (
     MAX_PIXELS,
     ImageLike,
+    as_list,
     centre_crop,
     normalise,
     pad_to_square,
@@ -95,7 +96,7 @@ class QlipImageProcessor:
         Raises:
             ValueError: if an image is too large after scaling, see `grid`, or no image is given.
         """
-        pictures = _as_list(images)
+        pictures = as_list(images)
         cut = (
             settings.cut(image) for image, settings in zip(pictures, self.each(len(pictures), **options), strict=True)
         )
@@ -146,12 +147,7 @@ class QlipImageProcessor:
 
     @classmethod
     def read(cls, path: str | Path) -> "QlipImageProcessor":
-        """Read what `save_pretrained` wrote.
-
-        Raises:
-            OSError: if the file cannot be read.
-            ValueError: if it is damaged, naming it and the field.
-        """
+        """Read what `save_pretrained` wrote; raises as `read_settings`."""
         images = read_settings(path, cls.__dataclass_fields__, Quadtree.__dataclass_fields__)
         try:
             return cls.from_dict(images)
@@ -205,7 +201,7 @@ class QlipImageProcessor:
             images: As in a call.
             options: As in a call.
         """
-        pictures = _as_list(images)
+        pictures = as_list(images)
         each = zip(pictures, self.each(len(pictures), **options), strict=True)
         return [len(settings.cut(image)[1]) for image, settings in each]
 
@@ -352,8 +348,3 @@ class QlipImageProcessor:
                 f"{MAX_PREPARED:,} pixels after scaling and cropping. Set a smaller size, or max_tokens"
             )
         return h, w
-
-
-def _as_list(images: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:
-    """One image as a list of one."""
-    return list(images) if isinstance(images, Sequence) and not isinstance(images, str | bytes) else [images]  # type: ignore[list-item]
