@@ -48,6 +48,7 @@ def test_the_pocket_sweeps_need_no_download():
         ("pocket", 4 + 3 + 6 + 2 + 12, "pocket"),
         ("pocket-positions", 12 + 10, None),
         ("pocket-weighting", 4 + 1 + 4, "pocket"),
+        ("pocket-budgets", 1 + 3 + 6 + 3, None),
     ):
         sweep = read_sweep(SweepConfig(find(name, "sweep")))
         cells = sweep.cells
