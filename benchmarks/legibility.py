@@ -172,7 +172,7 @@ def interval(value: Estimate, sign: str = "") -> str:
 
 def draw(text: Legibility, groups: Mapping[str, list[tuple[float, Estimate]]], stock: Estimate) -> Figure:
     """Words read over the share of tokens, and answers of the pocket model over tokens."""
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    figure = Figure(figsize=(10, 5), layout="constrained")
     left, right = figure.subplots(1, 2)
     for number, way in enumerate(WAYS):
         found = [text.mean(share, way) for share in SHARES]
@@ -193,7 +193,7 @@ def draw(text: Legibility, groups: Mapping[str, list[tuple[float, Estimate]]], s
     right.set_title("small objects on quiet ground", loc="left", fontsize=10)
     for panel in (left, right):
         panel.grid(alpha=0.25)
-        panel.legend(fontsize=8, frameon=False)
+        panel.legend(fontsize=8, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.14))
     return figure
 
 
