@@ -64,8 +64,7 @@ def convert(
         crop: ``"patch"`` trims images to whole patches, ``"square"`` cuts their middle, ``"units"`` scales them to whole units;
             the family's own if not given, see `QlipImageProcessor`.
         pad: ``"square"`` puts images in the middle of a square first.
-        fit: How a picture keeps to ``max_tokens``, see `QlipImageProcessor`: ``"prune"`` suits a few small things on quiet ground,
-            ``"scale"`` suits text.
+        fit: How a picture keeps to ``max_tokens``: ``"prune"`` suits a few small things on quiet ground, ``"scale"`` suits text.
         weighting: How a leaf counts in the tower's attention: ``"once"``, or by its ``"area"``, in patches. If not given,
             ``"area"`` where one vector stands for a whole picture (CLIPModel, SiglipModel, classifiers), else ``"once"``.
         train_position: Give the position gradients, among the model's parameters; else it is frozen.
@@ -76,7 +75,7 @@ def convert(
 
     Raises:
         TypeError: if model or processor are of another kind.
-        ValueError: if the model is converted already, or position or quadtree do not fit; OSError if no position is found.
+        ValueError: if the model is converted already, or an option does not fit; OSError if no position is found.
     """
     family = FAMILIES.get(type(model))
     _check_original(model, known=family is not None)
@@ -91,8 +90,7 @@ def convert(
     new_processor = family.convert_processor(model, processor, settings) if family and settings else settings
     resolved = _position(facts.default_position(model) if position is None else position, table)
     chosen = facts.check_weighting(model, weighting or (family.weighting if family else "once"))
-    made = (model, resolved, chosen, train_position)
-    converted = family.attach(*made) if family else _encoder(*made)
+    converted = (family.attach if family else _encoder)(model, resolved, chosen, train_position)
     return converted if processor is None else (converted, new_processor)
 
 

@@ -107,9 +107,10 @@ def prepare_training(position: Position | None, train: bool) -> None:
     Raises:
         ValueError: if it is to be trained and has no weights.
     """
-    if isinstance(position, nn.Module):
-        position.requires_grad_(train)
-    elif train:
+    weights = list(position.parameters()) if isinstance(position, nn.Module) else []
+    for weight in weights:
+        weight.requires_grad_(train)
+    if train and not weights:
         got = "a tower that places leaves itself" if position is None else f"position={position!r}"
         raise ValueError(
             f"train_position: got True with {got}; takes a position with weights, such as position='solve'"

@@ -145,11 +145,7 @@ class Converted(Renamed):
     ) -> Self:
         """Switch a model of the original class to this one, its inner part with it, in place, and return it.
 
-        Args:
-            model: Of the original class.
-            position: Encodings of coordinates.
-            weighting: How leaves count in the tower's attention.
-            train_position: Make the position a part of the model, `POSITION_NAME`, with gradients; else it has none.
+        With ``train_position`` the position becomes a part of the model, `POSITION_NAME`, with gradients; else it has none.
 
         Raises:
             ValueError: if there is nothing to train.
