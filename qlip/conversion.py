@@ -13,7 +13,7 @@ from qlip.core.names import Weighting
 from qlip.core.position import Position
 from qlip.core.quadtree import Quadtree
 from qlip.core.rules import check_names
-from qlip.encoder import QlipVisionModel, saved_weighting
+from qlip.encoder import QlipVisionModel, prepare_training, saved_weighting
 from qlip.families import FAMILIES, Converted, ConvertedProcessor
 from qlip.families.base import context_of, find_position
 from qlip.families.hub import HUB_OPTIONS, find_file
@@ -29,7 +29,7 @@ from qlip.zoo.resolve import resolve_position
 Processor = ProcessorMixin | BaseImageProcessor
 DEFAULT_QUADTREE = Quadtree()
 # of `convert`, in the message about a name that is misspelt
-_ARGUMENTS = ("position", "quadtree", "size", "crop", "pad", "fit", "weighting")
+_ARGUMENTS = ("position", "quadtree", "size", "crop", "pad", "fit", "weighting", "train_position")
 
 
 def convert(
@@ -43,6 +43,7 @@ def convert(
     pad: Pad | None = None,
     fit: Fit = "prune",
     weighting: Weighting | None = None,
+    train_position: bool = False,
     **tree: Any,
 ) -> Any:
     """Give a model images of any size, with as many tokens as each deserves.
@@ -63,10 +64,10 @@ def convert(
         crop: ``"patch"`` trims images to whole patches, ``"square"`` cuts their middle, ``"units"`` scales them to whole units;
             the family's own if not given, see `QlipImageProcessor`.
         pad: ``"square"`` puts images in the middle of a square first.
-        fit: How a picture keeps to ``max_tokens``, see `QlipImageProcessor`: ``"prune"`` suits a few small things on quiet ground,
-            ``"scale"`` suits text.
+        fit: How a picture keeps to ``max_tokens``: ``"prune"`` suits a few small things on quiet ground, ``"scale"`` suits text.
         weighting: How a leaf counts in the tower's attention: ``"once"``, or by its ``"area"``, in patches. If not given,
             ``"area"`` where one vector stands for a whole picture (CLIPModel, SiglipModel, classifiers), else ``"once"``.
+        train_position: Give the position gradients, among the model's parameters; else it is frozen.
         tree: ``alpha``, ``max_tokens``, ``criterion``, ``cover`` or ``score``, in place of the quadtree's.
 
     Returns:
@@ -74,7 +75,7 @@ def convert(
 
     Raises:
         TypeError: if model or processor are of another kind.
-        ValueError: if the model is converted already, or position or quadtree do not fit; OSError if no position is found.
+        ValueError: if the model is converted already, or an option does not fit; OSError if no position is found.
     """
     family = FAMILIES.get(type(model))
     _check_original(model, known=family is not None)
@@ -89,7 +90,7 @@ def convert(
     new_processor = family.convert_processor(model, processor, settings) if family and settings else settings
     resolved = _position(facts.default_position(model) if position is None else position, table)
     chosen = facts.check_weighting(model, weighting or (family.weighting if family else "once"))
-    converted = family.attach(model, resolved, chosen) if family else _encoder(model, resolved, chosen)
+    converted = (family.attach if family else _encoder)(model, resolved, chosen, train_position)
     return converted if processor is None else (converted, new_processor)
 
 
@@ -150,8 +151,9 @@ def from_pretrained(source: str | Path, **options: Any) -> tuple[Any, Any]:
     return convert(tower, position=position, quadtree=settings.quadtree, weighting=weighting), settings
 
 
-def _encoder(model: nn.Module, position: Position | None, weighting: Weighting) -> QlipVisionModel:
+def _encoder(model: nn.Module, position: Position | None, weighting: Weighting, train: bool) -> QlipVisionModel:
     """A tower as an encoder, which knows where it came from."""
+    prepare_training(position, train)
     projection = getattr(model, "visual_projection", None)
     converted = QlipVisionModel(find_tower(model).module, position, projection, weighting)
     converted.__dict__["original"] = model  # beside the module tree, or its weights would be listed twice

@@ -101,6 +101,22 @@ def check_weighting(weighting: Weighting, layer: nn.Module) -> Weighting:
     return weighting
 
 
+def prepare_training(position: Position | None, train: bool) -> None:
+    """Give a position gradients, or none.
+
+    Raises:
+        ValueError: if it is to be trained and has no weights.
+    """
+    weights = list(position.parameters()) if isinstance(position, nn.Module) else []
+    for weight in weights:
+        weight.requires_grad_(train)
+    if train and not weights:
+        got = "a tower that places leaves itself" if position is None else f"position={position!r}"
+        raise ValueError(
+            f"train_position: got True with {got}; takes a position with weights, such as position='solve'"
+        )
+
+
 def mean_of_patches(states: Tensor, batch: PatchBatch, weighting: Weighting) -> Tensor:
     """One vector for each image, ``(B, D)``: the mean of its patches' states ``(B, N, D)``, each counted once or by its area."""
     counts = batch.mask

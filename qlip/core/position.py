@@ -126,6 +126,15 @@ class PositionMLP(nn.Module):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "PositionMLP":
+        """Move or cast as any module, but never below float32: places need its digits, whatever the model around computes in."""
+
+        def kept(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype.itemsize >= 4 else tensor.to(moved.device)
+
+        return super()._apply(kept, recurse)
+
     def features(self, coords: Tensor) -> Tensor:
         """Last hidden activations ``(..., hidden)`` at ``coords (..., 2)``, in the dtype of the weights."""
         angles = 2 * math.pi * coords.to(self.frequencies.dtype) @ self.frequencies.T

@@ -17,7 +17,7 @@ from transformers import AutoConfig, PreTrainedModel
 
 from qlip.core.names import Weighting
 from qlip.core.position import Position
-from qlip.encoder import check_weighting, save_converted, saved_weighting
+from qlip.encoder import check_weighting, prepare_training, save_converted, saved_weighting
 from qlip.families.hub import HUB_OPTIONS, find_file
 from qlip.families.image_processor import ConvertedImageProcessor
 from qlip.families.inner import ConvertedInner, Encoding, Renamed
@@ -28,6 +28,7 @@ from qlip.towers.base import Tower, find_tower, position_table
 from qlip.towers.load import load_whole
 from qlip.zoo.position_file import POSITION_FILE, check_writable, read_position
 
+POSITION_NAME = "qlip_position"  # of a position that is trained, among a whole model's modules
 FAMILIES: dict[type[nn.Module], type["Converted"]] = {}
 
 
@@ -139,9 +140,20 @@ class Converted(Renamed):
         return cls.processor_class.convert(processor, settings)
 
     @classmethod
-    def attach(cls, model: nn.Module, position: Position | None, weighting: Weighting = "once") -> Self:
-        """Switch a model of the original class to this one, its inner part with it, in place, and return it."""
+    def attach(
+        cls, model: nn.Module, position: Position | None, weighting: Weighting = "once", train_position: bool = False
+    ) -> Self:
+        """Switch a model of the original class to this one, its inner part with it, in place, and return it.
+
+        With ``train_position`` the position becomes a part of the model, `POSITION_NAME`, with gradients; else it has none.
+
+        Raises:
+            ValueError: if there is nothing to train.
+        """
         converted: Any = model
+        prepare_training(position, train_position)
+        if train_position:
+            converted.add_module(POSITION_NAME, position)
         inner, encoding = cls.inner_of(model), Encoding(position, cls.unit_of(model), weighting)
         converted.qlip, converted.__class__ = encoding, cls
         inner.qlip, inner.__class__ = encoding, cls.inner_class
@@ -150,6 +162,7 @@ class Converted(Renamed):
     def detach(self) -> PreTrainedModel:
         """Undo `attach`, in place, and return the model."""
         original: Any = self
+        original._modules.pop(POSITION_NAME, None)
         for part in (self.inner_of(self), original):
             del part.qlip
             part.__class__ = part.original
@@ -158,16 +171,16 @@ class Converted(Renamed):
     @contextmanager
     def as_original(self) -> Iterator[PreTrainedModel]:
         """Within this context the model is what it was before `attach`."""
-        cls, position, weighting = type(self), self.position, self.qlip.weighting
+        cls, position, weighting, train = type(self), self.position, self.qlip.weighting, hasattr(self, POSITION_NAME)
         original = self.detach()
         try:
             yield original
         finally:
-            cls.attach(original, position, weighting)
+            cls.attach(original, position, weighting, train)
 
     @property
     def position(self) -> Position | None:
-        """Encodings of coordinates; in float32, not among ``parameters()``. None if the tower rotates."""
+        """Encodings of coordinates, in float32; among ``parameters()`` if they are trained. None if the tower rotates."""
         return self.qlip.position
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:

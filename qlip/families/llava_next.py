@@ -131,10 +131,12 @@ if hasattr(transformers, "LlavaNextModel"):
         processor_class, inner_class = QlipLlavaNextProcessor, QlipLlavaNextModel
 
         @classmethod
-        def attach(cls, model: Any, position: Position | None, weighting: Weighting = "once") -> Self:
+        def attach(
+            cls, model: Any, position: Position | None, weighting: Weighting = "once", train_position: bool = False
+        ) -> Self:
             """Switch a model and its inner model, in place, and return it; refused where `check_strategy` says so."""
             check_strategy(select_strategy(model.config), cls.tower_of(model))
-            return super().attach(model, position, weighting)
+            return super().attach(model, position, weighting, train_position)
 
         @classmethod
         def size_of(cls, model: Any) -> int:

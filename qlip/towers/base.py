@@ -59,11 +59,16 @@ class Tower:
     @property
     def weight(self) -> Tensor:
         """Weights of the patch embedding, ``(D, 3, p, p)``."""
-        weight: Tensor = self.module.get_parameter(f"{self.patch}.weight")
-        if weight.ndim == 4:
+        weight: Tensor = self.module.get_submodule(self.patch).weight
+        if self._convolves:
             return weight
         side = round((weight.shape[1] // 3) ** 0.5)
         return weight.unflatten(1, (side, side, 3)).movedim(3, 1)
+
+    @property
+    def _convolves(self) -> bool:
+        """Whether the patch embedding is a convolution; else it takes patches as rows of pixels, channels last."""
+        return self.module.get_submodule(self.patch).weight.ndim == 4
 
     @property
     def patch_size(self) -> int:
@@ -111,8 +116,15 @@ class Tower:
                 f"batch.patches: got patches of shape {tuple(patches.shape[2:])}; this tower takes "
                 f"{tuple(weight.shape[1:])}. Set patch_size={weight.shape[-1]} in the Quadtree"
             )
-        bias: Tensor | None = getattr(self.module.get_submodule(self.patch), "bias", None)
-        return F.linear(patches.to(weight.dtype).flatten(2), weight.flatten(1), bias)
+        layer = self.module.get_submodule(self.patch)
+        if type(layer) in (nn.Conv2d, nn.Linear) and not layer._forward_hooks:  # one product of matrices, the fastest
+            bias: Tensor | None = getattr(layer, "bias", None)
+            return F.linear(patches.to(weight.dtype).flatten(2), weight.flatten(1), bias)
+        flat = patches.to(weight.dtype).flatten(
+            0, 1
+        )  # an adapter, or a hook that asks for gradients, wants to be called
+        embedded = layer(flat if self._convolves else flat.movedim(1, -1).flatten(1))
+        return embedded.flatten(1).unflatten(0, patches.shape[:2])
 
     def table(self) -> Tensor | None:
         """The tower's own positions on its grid, ``(n, n, D)``; None if it has no square table."""
