@@ -3,9 +3,10 @@
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from qlip.evaluation.benchmarks.base import Record
 
@@ -13,7 +14,8 @@ from qlip.evaluation.benchmarks.base import Record
 class Journal:
     """A file of JSON lines that is only ever appended to; every line is on the disk when `append` returns.
 
-    Several processes may append to one journal: each takes a lock.
+    A line is a record with an ``id``: an answer, see `Record`, or what another measurement keeps. Several processes may append
+    to one journal: each takes a lock.
 
     Args:
         path: The file; made when first written.
@@ -22,7 +24,7 @@ class Journal:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
-    def append(self, records: Iterable[Record]) -> None:
+    def append(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Append one line for each record, all of them or, after a crash, whole lines up to the crash."""
         data = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
         with self._locked() as file:
@@ -30,7 +32,7 @@ class Journal:
                 data = data[os.write(file, data) :]
             os.fsync(file)
 
-    def recover(self) -> list[Record]:
+    def recover(self) -> list[Any]:
         """All records, the first of each id; a line torn by a crash is cut off the file.
 
         Raises:
@@ -44,7 +46,7 @@ class Journal:
             if whole != len(content):
                 os.ftruncate(file, whole)
                 os.fsync(file)
-        records: dict[str, Record] = {}
+        records: dict[str, Any] = {}
         for number, line in enumerate(content[:whole].splitlines(), start=1):
             try:
                 record = json.loads(line)
