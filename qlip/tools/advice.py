@@ -154,13 +154,15 @@ def advice(found: Sequence[Gain], records: Sequence[Record], geometry: Geometry,
     setting = chosen.setting if chosen else Setting(None, "uniform", "prune", None, budget)
     options = {name: value for name, value in setting.options.items() if (name, value) != ("criterion", "derivative")}
     python = ", ".join(f"{name}={value!r}" for name, value in options.items())
-    words = " ".join(f"--{name} {'null' if value is None else value}" for name, value in options.items())
+    words = " ".join(
+        f"--{name.replace('_', '-')} {'null' if value is None else value}" for name, value in options.items()
+    )
     with_words = _known(records, "words")
     counted = "" if with_words >= min(FEWEST, len(records)) else ", so words do not count"
     lines = [
         f"Budget {budget} tokens; stock model {geometry.name}: {geometry.tokens or 'as many as a picture has'}.",
         f"Pictures with words: {with_words}{counted}.",
-        *([f"Left out, because they cannot be read: {skipped}; the log names them."] if skipped else []),
+        *([f"Left out, because they cannot be read or cut: {skipped}; the log names them."] if skipped else []),
         f"Recommended: {setting.name if chosen else PLAIN}",
         "",
         f"    model, processor = qlip.convert(model, processor, {python})",

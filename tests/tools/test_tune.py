@@ -71,8 +71,8 @@ def test_what_is_too_dear_or_no_better_is_not_recommended():
     assert best(gains(records, [BAD]), 100) is None
     text = advice(gains(records, [BAD]), records, Geometry(), 100, 2)
     assert "qlip.convert(model, processor, size=None, criterion='uniform', max_tokens=100)" in text
-    assert "--size null --criterion uniform --max_tokens 100" in text
-    assert "cannot be read: 2;" in text
+    assert "--size null --criterion uniform --max-tokens 100" in text
+    assert "cannot be read or cut: 2;" in text
 
 
 @pytest.mark.parametrize("width", [80, 200])
@@ -129,7 +129,7 @@ def test_from_a_folder_to_a_line_to_paste(folder, capsys, caplog):
         main(["tune", str(folder), "--budget", "80", "--workers", "0"])
     text = capsys.readouterr().out
     assert "4 pictures" in text
-    assert "cannot be read: 1;" in text
+    assert "cannot be read or cut: 1;" in text
     assert "broken.png" in caplog.text
     (line,) = [line for line in text.splitlines() if "qlip.convert(" in line]
     (plot,) = folder.parent.glob("results/tune/pictures-*/tune.png")
