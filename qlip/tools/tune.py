@@ -170,6 +170,6 @@ def _measure(
     return [done[str(file)] for file in files if str(file) in done]
 
 
-def _same(record: dict[str, Any]) -> dict[str, Any]:
+def _same(record: Any) -> Any:
     """What a loader does to a record: nothing."""
     return record

@@ -61,6 +61,6 @@ def test_a_price_is_the_stock_models_or_the_pictures_own_grid():
 def test_a_model_that_is_not_there_is_one_line(verb, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = [] if verb.startswith("show") else ["--share=0.5"]
-    with pytest.raises(SystemExit, match="qlip: model: 'nowhere' is no folder of a model here") as stopped:
-        main([*verb.split(), "--model=nowhere", *options])
+    with pytest.raises(SystemExit, match=r"qlip: model: './nowhere' is no folder of a model here") as stopped:
+        main([*verb.split(), "--model=./nowhere", *options])
     assert "\n" not in str(stopped.value)
