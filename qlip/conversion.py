@@ -9,18 +9,21 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoProcessor, PreTrainedModel, ProcessorMixin
 from transformers.image_processing_utils import BaseImageProcessor
 
+from qlip.core.names import Weighting
 from qlip.core.position import Position
 from qlip.core.quadtree import Quadtree
 from qlip.core.rules import check_names
-from qlip.encoder import QlipVisionModel, Weighting, saved_weighting
+from qlip.encoder import QlipVisionModel, saved_weighting
 from qlip.families import FAMILIES, Converted, ConvertedProcessor
 from qlip.families.base import context_of, find_position
 from qlip.families.hub import HUB_OPTIONS, find_file
+from qlip.families.image_processor import LeafImageProcessor
 from qlip.families.processor import PromptProcessor
 from qlip.images.names import Fit
 from qlip.images.processor import PROCESSOR_FILE, Crop, Pad, QlipImageProcessor
 from qlip.shipped import is_shipped, shipped
 from qlip.towers.base import TOWERS, find_tower
+from qlip.towers.load import load_whole
 from qlip.zoo.resolve import resolve_position
 
 Processor = ProcessorMixin | BaseImageProcessor
@@ -44,8 +47,8 @@ def convert(
 ) -> Any:
     """Give a model images of any size, with as many tokens as each deserves.
 
-    A whole model, such as a LLaVA or a CLIPModel, is converted in place and returned: it works as before, on what the converted
-    processor makes. A tower stays as it was; a `QlipVisionModel` that shares its weights is returned. Nothing is copied.
+    A whole model, such as a LLaVA, a CLIPModel or a classifier, is converted in place and returned: it works as before, on what the
+    converted processor makes. A tower stays as it was; a `QlipVisionModel` that shares its weights is returned. Nothing is copied.
 
     Args:
         model: A whole model of a class in `qlip.families.FAMILIES`, or a tower of a class in `qlip.towers.base.TOWERS`.
@@ -63,7 +66,7 @@ def convert(
         fit: How a picture keeps to ``max_tokens``, see `QlipImageProcessor`: ``"prune"`` suits a few small things on quiet ground,
             ``"scale"`` suits text.
         weighting: How a leaf counts in the tower's attention: ``"once"``, or by its ``"area"``, in patches. If not given,
-            ``"area"`` for a CLIPModel, where one vector stands for a whole picture, else ``"once"``.
+            ``"area"`` where one vector stands for a whole picture (CLIPModel, SiglipModel, classifiers), else ``"once"``.
         tree: ``alpha``, ``max_tokens``, ``criterion``, ``cover`` or ``score``, in place of the quadtree's.
 
     Returns:
@@ -77,7 +80,7 @@ def convert(
     _check_original(model, known=family is not None)
     facts = family or Converted  # a bare tower has the facts of a family without peculiarities
     unit, table = facts.unit_of(model), facts.table_of(model)
-    quadtree = _fit(quadtree, unit * facts.patch_size_of(model), facts.stock_tokens(model), tree)
+    quadtree = _fit(quadtree, unit * facts.patch_size_of(model), facts.stock_tokens(model, processor), tree)
     settings = None
     if processor is not None:
         shortest = facts.size_of(model) if isinstance(size, str) and size == "model" else size
@@ -122,6 +125,7 @@ def from_pretrained(source: str | Path, **options: Any) -> tuple[Any, Any]:
     Raises:
         OSError: if there is no such folder or repository, or the model in it is stock; the message then says how to convert
             it.
+        ValueError: if weights, position or settings are damaged or missing.
     """
     folder = shipped(str(source))
     hub = {name: options[name] for name in HUB_OPTIONS if name in options}
@@ -141,7 +145,7 @@ def from_pretrained(source: str | Path, **options: Any) -> tuple[Any, Any]:
     weighting = saved_weighting(config)
     position = find_position(folder, hub, missing=weighting is not None)
     settings = QlipImageProcessor.read(find_file(folder, PROCESSOR_FILE, hub))
-    tower = getattr(transformers, name).from_pretrained(folder, **options)
+    tower, _ = load_whole(getattr(transformers, name), folder, "source", **options)
     saved_weighting(tower.config)
     return convert(tower, position=position, quadtree=settings.quadtree, weighting=weighting), settings
 
@@ -198,7 +202,7 @@ def _position(position: Position | str | Path | None, table: Tensor | None) -> P
 
 def _statistics(processor: Processor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of the channels that the model was trained with."""
-    if isinstance(processor, ConvertedProcessor | QlipImageProcessor):
+    if isinstance(processor, ConvertedProcessor | LeafImageProcessor | QlipImageProcessor):
         raise ValueError(
             f"processor: got a {type(processor).__qualname__}, which is converted already; pass the original one"
         )

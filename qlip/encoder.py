@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from qlip.core.names import Weighting
 from qlip.core.patches import PatchBatch
 from qlip.core.position import Position
 from qlip.core.quadtree import centres
@@ -19,7 +20,6 @@ from qlip.towers.packing import Packing, takes_mask
 from qlip.zoo.position_file import POSITION_FILE, check_writable, write_position
 from qlip.zoo.resolve import resolve_position
 
-Weighting = Literal["once", "area"]
 CONFIG_KEY = "qlip_weighting"
 _MODEL_FILES = (  # of earlier saves, with more shards perhaps, or a position that this model lacks
     POSITION_FILE,
@@ -99,6 +99,16 @@ def check_weighting(weighting: Weighting, layer: nn.Module) -> Weighting:
     if weighting == "area" and not takes_mask(type(layer).forward):
         raise ValueError(f"weighting: got 'area'; a {type(layer).__name__} takes no mask. Use weighting='once'")
     return weighting
+
+
+def mean_of_patches(states: Tensor, batch: PatchBatch, weighting: Weighting) -> Tensor:
+    """One vector for each image, ``(B, D)``: the mean of its patches' states ``(B, N, D)``, each counted once or by its area."""
+    counts = batch.mask
+    if weighting == "area":
+        assert batch.geometry is not None, "a tower that counts by area has asked for it"
+        counts = batch.geometry[..., 2].square()  # zero in padding
+    shares = (counts / counts.sum(1, keepdim=True)).to(states.device)
+    return (states.float() * shares[..., None]).sum(1).to(states.dtype)
 
 
 class QlipVisionModel(nn.Module):

@@ -78,7 +78,7 @@ def test_options_that_cannot_be_understood_are_named(args, message, capsys, monk
     ("args", "message"),
     [
         (["vqa", "--benchmark=gqa", "--model=m"], "qlip: benchmark: got 'gqa'; known are vstar"),
-        (["sweep", "pockte"], "qlip: sweep: got 'pockte', which is no file; .*pocket-positions$"),
+        (["sweep", "pockte"], "qlip: sweep: got 'pockte', which is no file; .*pocket-weighting$"),
         (["fit", "--config", "quikstart"], "qlip: config: got 'quikstart', which is no file; .*paper, quickstart$"),
         (["fit", "--model.backbone=random:64x1", "--data.merge=2"], "qlip: merge: got 2.0; takes a probability"),
         (["fit", "--model.backbone=random:64x1", "--trainer.devices=0"], "qlip: .*devices"),

@@ -4,3 +4,4 @@ from typing import Literal
 
 TableMode = Literal["bicubic", "bilinear", "nearest", "zero"]
 Cover = Literal["roots", "full"]
+Weighting = Literal["once", "area"]

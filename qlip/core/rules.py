@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Any, get_args
 
-from qlip.core.names import Cover
+from qlip.core.names import Cover, Weighting
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ RULES: Mapping[str, Number | Choice] = {
     "max_tokens": Number(1, 10_000_000, none="to use alpha"),
     "patch_size": Number(1, 4096, unit="pixels"),
     "cover": Choice(get_args(Cover)),
+    "weighting": Choice(get_args(Weighting), none="for the family's own"),
     # the preprocessing
     "size": Number(1, _PIXELS, none="for native", unit="pixels"),
     "unit": Number(1, 64, unit="patches"),

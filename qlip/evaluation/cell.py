@@ -6,14 +6,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from qlip.core.names import Cover
+from qlip.core.names import Cover, Weighting
 from qlip.core.rules import check_fields
 from qlip.evaluation.names import Baseline, Dtype, Scoring, Style
 from qlip.images.names import Crop, Fit
 
-LATER: dict[str, object] = {
-    "fit": "prune"
-}  # fields that the first folders were named without, and what was measured then
+# fields that the first folders were named without, and what was measured then
+LATER: dict[str, object] = {"fit": "prune", "weighting": None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +43,8 @@ class Vision:
     says and scales the image down to the largest size at which that fits."""
     seed: int = 0
     """Seed of the random criterion; the others do not draw."""
+    weighting: Weighting | None = None
+    """How a leaf counts in the tower's attention: ``once``, or by its ``area``; the family's own if not given, which is ``once``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +93,7 @@ class Cell(Vision):
                     f"{name}: got {getattr(self, name)!r}; {self.benchmark} takes {', '.join(map(repr, taken))}"
                 )
         own = [name for name in ("size", "crop") if getattr(self, name) != "model"]
-        check_fields(self, *own, "alpha", "max_tokens", "cover", "fit", "seed", "limit", "max_new_tokens")
+        check_fields(self, *own, "alpha", "max_tokens", "cover", "fit", "weighting", "seed", "limit", "max_new_tokens")
 
     @property
     def vision(self) -> Vision:
@@ -108,7 +109,8 @@ class Cell(Vision):
         else:
             budget = f"alpha{self.alpha:g}" if self.max_tokens is None else f"budget{self.max_tokens}"
             seen = f"{'' if self.crop == 'model' else self.crop}{self.size or 'native'}"
-            what = f"{self.position or 'default'}-{seen}-{self.criterion}-{budget}-seed{self.seed}"
+            counted = f"-{self.weighting}" if self.weighting else ""
+            what = f"{self.position or 'default'}-{seen}-{self.criterion}-{budget}{counted}-seed{self.seed}"
         fields = {name: value for name, value in asdict(self).items() if LATER.get(name, ...) != value}
         digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
         return f"{self.benchmark}/{Path(self.model).name}/{what}-{digest[:8]}"

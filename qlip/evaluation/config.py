@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from qlip.core.names import Weighting
 from qlip.core.rules import check, check_fields
 from qlip.evaluation.names import BiasPosition
 
@@ -28,6 +29,8 @@ class BiasConfig:
     """Split threshold of the quadtree, in units of the criterion; a larger one gives fewer tokens."""
     criterion: str = "derivative"
     """Split criterion of the quadtree; with uniform nothing merges."""
+    weighting: tuple[Weighting, ...] = ("once",)
+    """How the quadtree's leaves count in the attention: ``once``, as in the paper, by their ``area``, or both, one beside the other."""
     limit: int | None = None
     """How many images are used, from the first; all of them if not given."""
     out: Path = Path("results/bias")

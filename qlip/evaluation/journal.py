@@ -6,23 +6,25 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from qlip.evaluation.benchmarks.base import Record
+from qlip.structured import DamagedFileError, check_fields, parse_json
 
 
 class Journal:
     """A file of JSON lines that is only ever appended to; every line is on the disk when `append` returns.
 
-    A line is a record with an ``id``: an answer, see `Record`, or what another measurement keeps. Several processes may append
-    to one journal: each takes a lock.
+    Several processes may append to one journal: each takes a lock.
 
     Args:
         path: The file; made when first written.
+        kind: The fields of a line with their types, a TypedDict that has an ``id``; if not given, those of an answer.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, kind: type[Any] = Record) -> None:
         self.path = Path(path)
+        self.kind = kind
 
     def append(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Append one line for each record, all of them or, after a crash, whole lines up to the crash."""
@@ -47,13 +49,7 @@ class Journal:
                 os.ftruncate(file, whole)
                 os.fsync(file)
         records: dict[str, Any] = {}
-        for number, line in enumerate(content[:whole].splitlines(), start=1):
-            try:
-                record = json.loads(line)
-            except ValueError as error:
-                raise ValueError(
-                    f"{self.path}: line {number} is no JSON; put it right or start in a new folder"
-                ) from error
+        for record in _records(content[:whole], self.path, self.kind):
             records.setdefault(record["id"], record)
         return list(records.values())
 
@@ -69,7 +65,29 @@ class Journal:
 
 
 def read_records(path: Path) -> list[Record]:
-    """The records of a journal, a torn last line left out; the file is not touched."""
+    """The records of a journal, the first of each id, a torn last line left out; the file is not touched.
+
+    Raises:
+        ValueError: if a line is damaged.
+    """
     content = path.read_bytes()
-    lines = content[: content.rfind(b"\n") + 1].splitlines()
-    return list({record["id"]: record for record in map(json.loads, reversed(lines))}.values())[::-1]
+    records: dict[str, Record] = {}
+    for record in _records(content[: content.rfind(b"\n") + 1], path, Record):
+        records.setdefault(record["id"], record)
+    return list(records.values())
+
+
+def _records(content: bytes, path: Path, kind: type[Any]) -> Iterator[Any]:
+    """The records of whole lines, with the fields of ``kind``.
+
+    Raises:
+        ValueError: naming the line and field that is damaged.
+    """
+    kinds = get_type_hints(kind)
+    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
+        where = f"{path}: line {number}"
+        try:
+            record = check_fields(parse_json(line, where), where, kinds)
+        except DamagedFileError as error:
+            raise ValueError(f"{error}; put it right or start in a new folder") from error
+        yield record

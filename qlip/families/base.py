@@ -3,8 +3,8 @@
 Why a change of class: transformers calls ``get_image_features`` from ``forward`` and from ``generate``, accelerate replaces
 ``forward`` on instances but not this method, and a class at module level pickles.
 
-A family is one file in this folder: a subclass of `Converted`, or of `ConvertedGenerative` with one of `ConvertedInner` for
-the model without its head. It registers itself in `FAMILIES` under the class of transformers that it stands for.
+A family is a subclass of `Converted` with one of `ConvertedTower` for its tower, or of `ConvertedGenerative` with one of
+`ConvertedInner` for the model without its head. It registers itself in `FAMILIES` under the class of transformers that it stands for.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,13 +15,17 @@ from typing import Any, ClassVar, Self
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel
 
+from qlip.core.names import Weighting
 from qlip.core.position import Position
-from qlip.encoder import Weighting, check_weighting, save_converted, saved_weighting
+from qlip.encoder import check_weighting, save_converted, saved_weighting
 from qlip.families.hub import HUB_OPTIONS, find_file
+from qlip.families.image_processor import ConvertedImageProcessor
 from qlip.families.inner import ConvertedInner, Encoding, Renamed
 from qlip.families.processor import ConvertedProcessor, PromptProcessor
+from qlip.families.tower import ConvertedTower
 from qlip.images.processor import Crop, QlipImageProcessor
 from qlip.towers.base import Tower, find_tower, position_table
+from qlip.towers.load import load_whole
 from qlip.zoo.position_file import POSITION_FILE, check_writable, read_position
 
 FAMILIES: dict[type[nn.Module], type["Converted"]] = {}
@@ -31,19 +35,23 @@ class Converted(Renamed):
     """A whole model that takes patches and leaves: a position, and how the two are saved and loaded.
 
     Modifications of `transformers.PreTrainedModel` (5.23 to 5.24):
+    - ``pixel_values`` is a list with a pair for each image (see `qlip.images.pixels`), or a `PatchBatch`: the part of the
+      model that sees pictures is switched with it;
     - ``save_pretrained`` writes the original's checkpoint, and the position beside it in ``qlip.safetensors``;
     - ``from_pretrained`` reads the two together.
 
     Attributes:
         original: The class of transformers, given as ``class X(Converted, Original, original=Original)``.
         processor_class: The converted processor that goes with it.
+        inner_class: The converted class of the part that sees pictures.
         crop: How `qlip.convert` brings pictures to whole units if not told otherwise.
         weighting: How leaves count in the tower's attention if not told otherwise: by area where one vector stands for a whole
             picture, once where a language model looks at each of them.
         qlip: The position, the unit and the weighting.
     """
 
-    processor_class: ClassVar[type[ConvertedProcessor]]
+    processor_class: ClassVar[type[ConvertedProcessor] | type[ConvertedImageProcessor]]
+    inner_class: ClassVar[type[ConvertedTower] | type[ConvertedInner]]
     crop: ClassVar[Crop] = "units"
     weighting: ClassVar[Weighting] = "area"
     qlip: Encoding
@@ -62,6 +70,11 @@ class Converted(Renamed):
             TypeError: if it is none that is known.
         """
         return find_tower(model)
+
+    @classmethod
+    def inner_of(cls, model: Any) -> Any:
+        """The part of a model of the original class that sees pictures: its tower."""
+        return cls.tower_of(model).module
 
     @classmethod
     def unit_of(cls, model: Any) -> int:
@@ -100,16 +113,24 @@ class Converted(Renamed):
         return cls.tower_of(model).size
 
     @classmethod
-    def stock_tokens(cls, model: nn.Module) -> int | None:
+    def stock_tokens(cls, model: nn.Module, processor: Any) -> int | None:
         """The most tokens that `qlip.convert` lets a picture take if not told otherwise: the stock model's, at its own size.
 
         None for a model that takes pictures as they are: leaves are never more than its own grid.
+
+        Args:
+            model: Of the original class.
+            processor: The original, or None.
         """
-        size = cls.size_of(model)
+        images = getattr(processor, "image_processor", processor)
+        cropped = getattr(images, "do_center_crop", False) and getattr(images, "crop_size", None)
+        size = cropped["height"] if cropped else cls.size_of(model)
         return None if size is None else (size // (cls.unit_of(model) * cls.patch_size_of(model))) ** 2
 
     @classmethod
-    def convert_processor(cls, model: nn.Module, processor: object, settings: QlipImageProcessor) -> ConvertedProcessor:
+    def convert_processor(
+        cls, model: nn.Module, processor: object, settings: QlipImageProcessor
+    ) -> ConvertedProcessor | ConvertedImageProcessor:
         """The converted processor that goes with a model of the original class.
 
         Raises:
@@ -119,16 +140,19 @@ class Converted(Renamed):
 
     @classmethod
     def attach(cls, model: nn.Module, position: Position | None, weighting: Weighting = "once") -> Self:
-        """Switch a model of the original class to this one, in place, and return it."""
+        """Switch a model of the original class to this one, its inner part with it, in place, and return it."""
         converted: Any = model
-        converted.qlip, converted.__class__ = Encoding(position, cls.unit_of(model), weighting), cls
+        inner, encoding = cls.inner_of(model), Encoding(position, cls.unit_of(model), weighting)
+        converted.qlip, converted.__class__ = encoding, cls
+        inner.qlip, inner.__class__ = encoding, cls.inner_class
         return converted
 
     def detach(self) -> PreTrainedModel:
         """Undo `attach`, in place, and return the model."""
         original: Any = self
-        del original.qlip
-        original.__class__ = self.original
+        for part in (self.inner_of(self), original):
+            del part.qlip
+            part.__class__ = part.original
         return original
 
     @contextmanager
@@ -182,17 +206,18 @@ class Converted(Renamed):
 
         Raises:
             OSError: if there is no checkpoint, or nothing that says it was converted.
+            ValueError: if weights or the position are damaged or missing.
         """
         hub = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
         weighting = saved_weighting(AutoConfig.from_pretrained(pretrained_model_name_or_path, **hub))
         position = find_position(pretrained_model_name_or_path, hub, missing=weighting is not None)
-        loaded = cls.original.from_pretrained(str(pretrained_model_name_or_path), *args, **kwargs)
-        model, *info = loaded if isinstance(loaded, tuple) else (loaded,)  # output_loading_info=True
+        informed = kwargs.pop("output_loading_info", False)
+        model, report = load_whole(cls.original, str(pretrained_model_name_or_path), "model", *args, **kwargs)
         saved_weighting(model.config)
         if position is None and cls.default_position(model) is not None:
             find_position(pretrained_model_name_or_path, hub)  # raises and says what is missing
         converted = cls.attach(model, position, weighting or "once")  # qlip 0.1 had no weighting, and wrote none
-        return (converted, *info) if info else converted
+        return (converted, report) if informed else converted
 
 
 def find_position(source: str | Path, options: Mapping[str, Any], missing: bool = False) -> Position | None:
@@ -215,14 +240,11 @@ def find_position(source: str | Path, options: Mapping[str, Any], missing: bool 
 
 
 class ConvertedGenerative(Converted):
-    """A whole model that answers in words; its inner model is switched with it.
+    """A whole model that answers in words; the model without its head is switched with it.
 
     Modifications of the families' models (transformers 5.23 to 5.24), besides those of `Converted`:
     - ``generate`` checks, before it encodes images, that prompt and answer fit the context, and the placeholders image by image
       before it expands prompts for beams.
-
-    Attributes:
-        inner_class: The converted class of ``model.model``.
     """
 
     processor_class: ClassVar[type[PromptProcessor]]
@@ -234,6 +256,11 @@ class ConvertedGenerative(Converted):
     def tower_of(cls, model: Any) -> Tower:
         """The tower of the inner model."""
         return find_tower(model.model)
+
+    @classmethod
+    def inner_of(cls, model: Any) -> Any:
+        """The model without its head."""
+        return model.model
 
     @classmethod
     def convert_processor(cls, model: Any, processor: object, settings: QlipImageProcessor) -> PromptProcessor:
@@ -252,20 +279,6 @@ class ConvertedGenerative(Converted):
             )
         new.context = context_of(model)
         return new
-
-    @classmethod
-    def attach(cls, model: nn.Module, position: Position | None, weighting: Weighting = "once") -> Self:
-        """Switch a model and its inner model, in place, and return it."""
-        attached = super().attach(model, position, weighting)
-        attached.model.qlip, attached.model.__class__ = attached.qlip, cls.inner_class
-        return attached
-
-    def detach(self) -> PreTrainedModel:
-        """Undo `attach`, in place, and return the model."""
-        inner = self.model
-        del inner.qlip
-        inner.__class__ = self.inner_class.original
-        return super().detach()
 
     def _maybe_prepare_encoder_kwargs_for_generation(
         self, inputs_tensor: Tensor, model_kwargs: dict[str, Any], model_input_name: str | None, generation_config: Any

@@ -1,15 +1,18 @@
-"""`QlipImageProcessor` as an image processor of Hugging Face's."""
+"""qlip's preprocessing with the interface of Hugging Face's image processors: pictures in, what a converted model takes out."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+from pathlib import Path
+from typing import Any, Self, TypedDict
 
-from transformers import BatchFeature
+from transformers import AutoImageProcessor, BatchFeature, ProcessorMixin
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_utils import make_flat_list_of_images
 
+from qlip.families.hub import find_file
+from qlip.files import replacing_folder
 from qlip.images.fetch import fetched
 from qlip.images.pixels import pack
-from qlip.images.processor import QlipImageProcessor
+from qlip.images.processor import PROCESSOR_FILE, QlipImageProcessor
 from qlip.images.read import ImageLike, to_rgb
 
 Images = ImageLike | Sequence[ImageLike] | Sequence[Sequence[ImageLike]]
@@ -92,3 +95,77 @@ class LeafImageProcessor(BaseImageProcessor):
     def to_dict(self) -> dict[str, Any]:
         """The settings in plain values."""
         return {"image_processor_type": type(self).__name__, **self.settings.to_dict()}
+
+
+class ConvertedImageProcessor(LeafImageProcessor):
+    """The image processor of a model that takes pictures alone, as `LeafImageProcessor`, saved and loaded with the original's.
+
+    Attributes:
+        original_image_processor: What it stands for.
+    """
+
+    original_image_processor: BaseImageProcessor
+
+    @classmethod
+    def convert(cls, processor: object, settings: QlipImageProcessor) -> Self:
+        """A new image processor; the given one stays as it is.
+
+        Raises:
+            TypeError: if ``processor`` is none for images.
+        """
+        if not isinstance(processor, BaseImageProcessor):
+            raise TypeError(
+                f"processor: got {type(processor).__name__}; this model takes an image processor "
+                f"(AutoImageProcessor.from_pretrained gives it)"
+            )
+        new = cls(settings)
+        new.original_image_processor = processor
+        return new
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> list[str]:  # type: ignore[override]
+        """Save for `qlip.from_pretrained`, and for ``AutoImageProcessor.from_pretrained``; see `save_beside`."""
+        return save_beside(self.original_image_processor, self.settings, save_directory, *args, **kwargs)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Self:
+        """Load what `save_pretrained` wrote, from a folder or the Hub.
+
+        Args:
+            pretrained_model_name_or_path: Folder or Hub id.
+            args: Arguments of transformers.
+            kwargs: Options of transformers.
+
+        Raises:
+            OSError: if there is no image processor, or no ``qlip.json`` with it.
+        """
+        settings = QlipImageProcessor.read(find_file(pretrained_model_name_or_path, PROCESSOR_FILE, kwargs))
+        return cls.convert(AutoImageProcessor.from_pretrained(pretrained_model_name_or_path, *args, **kwargs), settings)
+
+
+def save_beside(
+    original: ProcessorMixin | BaseImageProcessor,
+    settings: QlipImageProcessor,
+    folder: Any,
+    *args: Any,
+    **kwargs: Any,
+) -> list[str]:
+    """Save an original processor's files with qlip's settings beside them in ``qlip.json``, whole or not at all.
+
+    Args:
+        original: The processor of transformers.
+        settings: The preprocessing.
+        folder: Where they go.
+        args: Arguments of transformers' ``save_pretrained``.
+        kwargs: Its options.
+
+    Raises:
+        TypeError: if the quadtree's criterion is a function.
+        ValueError: if ``push_to_hub`` is given, which would upload before the settings are there.
+    """
+    settings.check_writable()
+    if kwargs.pop("push_to_hub", False):
+        raise ValueError("push_to_hub: got True; save here first, then call processor.push_to_hub(repository)")
+    with replacing_folder(folder, ours=()) as new:
+        files = original.save_pretrained(str(new), *args, **kwargs)
+        files = [*files, str(settings.save_pretrained(new))]
+    return [str(Path(folder, Path(file).relative_to(new))) for file in files]

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from qlip.core.names import Weighting
 from qlip.core.position import Position
-from qlip.encoder import QlipVisionModel, QlipVisionOutput, Weighting
+from qlip.encoder import QlipVisionModel, QlipVisionOutput
 from qlip.families.placeholders import check_placeholders
 from qlip.images.pixels import PixelValues, to_batch, token_counts
 from qlip.towers.base import Tower, find_tower, onloaded
@@ -86,10 +87,12 @@ class ConvertedInner(Renamed):
     Attributes:
         tower_path: Where the tower is.
         features_class: `Features` where the family asks its features to move, else a plain list.
+        breaks: How many other tokens may stand between two placeholders of an image.
     """
 
     tower_path: ClassVar[str] = "vision_tower"
     features_class: ClassVar[type[list[Tensor]]] = list
+    breaks: ClassVar[int] = 0
     qlip: Encoding
     config: Any
 
@@ -109,7 +112,7 @@ class ConvertedInner(Renamed):
 
     def check_prompts(self, input_ids: Tensor, counts: list[int]) -> None:
         """Raise unless ``input_ids (B, L)`` has a placeholder for each of the features; see `check_placeholders`."""
-        check_placeholders(input_ids, counts, self.config.image_token_id)
+        check_placeholders(input_ids, counts, self.config.image_token_id, breaks=self.breaks)
 
     def feature_counts(self, pixel_values: PixelValues, options: Mapping[str, Any]) -> list[int]:
         """Features of each image: its leaves, and whatever a family adds by the ``options`` of a call."""

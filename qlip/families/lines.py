@@ -1,4 +1,4 @@
-"""Pictures for LLaVA-NeXT: the whole one, small, then a tree of the large one, read line by line."""
+"""Pictures that are read line by line: a tree whose lines each end with a token, for LLaVA-NeXT after the whole picture, small."""
 
 from dataclasses import replace
 from typing import Any
@@ -18,7 +18,65 @@ def line_lengths(rows: Tensor) -> list[int]:
     return rows.unique_consecutive(return_counts=True)[1].tolist()
 
 
-class WholeAndTree(LeafImageProcessor):
+class LinedImages(LeafImageProcessor):
+    """For families that end each line of an image with a token, which a budget bounds together with the leaves."""
+
+    def encode(self, settings: QlipImageProcessor, image: ImageLike) -> Any:
+        """The pair of the tree."""
+        return pack(*self.cut(settings, image), settings.unit)
+
+    def count(self, settings: QlipImageProcessor, image: ImageLike) -> int:
+        """Leaves and lines of the tree."""
+        return _tokens(self.cut(settings, image)[1])
+
+    def most(self, height: int, width: int) -> int:
+        """The same where nothing merges."""
+        return height * (width + 1)
+
+    def cut(self, settings: QlipImageProcessor, image: ImageLike) -> tuple[Tensor, Leaves]:
+        """The prepared picture ``(3, H, W)`` and its leaves, as many as fit the budget with the ends of their lines.
+
+        A further split makes three leaves more and at most one line, so the count is at most 3 under the budget.
+
+        Raises:
+            ValueError: if the budget holds no leaf and the end of its line, see also `QlipImageProcessor.fitted`.
+        """
+        picture, limit = to_rgb(image), settings.quadtree.max_tokens
+        if limit is None:
+            return settings.cut(picture)
+        for budget in (limit, max(limit // 2, 1)):  # half of it in leaves leaves room for as many lines
+            fitted = settings.with_options(max_tokens=budget).fitted(picture)
+            prepared = fitted.prepare(picture)
+            leaves = _leaves_and_lines(fitted.tree_of(picture.height, picture.width), prepared, limit)
+            if leaves is not None:
+                return prepared, leaves
+        raise ValueError(f"max_tokens: got {limit}; takes at least 2, a leaf and the token after its line")
+
+
+def _leaves_and_lines(tree: Quadtree, image: Tensor, limit: int) -> Leaves | None:
+    """The most leaves of an image that fit a budget with the ends of their lines; None if there are none.
+
+    Splits are made in a fixed order, so fewer leaves have no more lines: those whose ends fit too are an interval.
+    """
+    best = replace(tree, max_tokens=limit).batch(image[None])[0]
+    if _tokens(best) <= limit:
+        return best
+    low, high, fitting = limit - len(line_lengths(best.row)) - 1, limit, None
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            leaves = replace(tree, max_tokens=middle).batch(image[None])[0]
+        except ValueError:  # fewer than the image can have, or none at all
+            low = middle
+            continue
+        if _tokens(leaves) <= limit:
+            low, fitting = middle, leaves
+        else:
+            high = middle
+    return fitting
+
+
+class WholeAndTree(LinedImages):
     """Makes two pairs of each image: of the whole picture, scaled to a small square, and of its tree.
 
     A budget is about the tree: its leaves, and a newline after each of its lines.
@@ -38,57 +96,7 @@ class WholeAndTree(LeafImageProcessor):
         small = picture.resize((self.side, self.side), Image.Resampling.BICUBIC)
         whole = normalise(small, settings.mean, settings.std)
         every = Quadtree(criterion="uniform", patch_size=settings.quadtree.patch_size)
-        return [pack(whole, every.batch(whole[None])[0]), pack(*self.cut(settings, picture))]
-
-    def count(self, settings: QlipImageProcessor, image: ImageLike) -> int:
-        """Leaves and newlines of the tree."""
-        return _tokens(self.cut(settings, image)[1])
-
-    def most(self, height: int, width: int) -> int:
-        """The same where nothing merges."""
-        return height * (width + 1)
-
-    def cut(self, settings: QlipImageProcessor, image: ImageLike) -> tuple[Tensor, Leaves]:
-        """The prepared picture ``(3, H, W)`` and its leaves, as many as fit the budget with their newlines.
-
-        A further split makes three leaves more and at most one line, so the count is at most 3 under the budget.
-
-        Raises:
-            ValueError: if the budget holds no leaf and its newline, see also `QlipImageProcessor.fitted`.
-        """
-        picture, limit = to_rgb(image), settings.quadtree.max_tokens
-        if limit is None:
-            return settings.cut(picture)
-        for budget in (limit, max(limit // 2, 1)):  # half of it in leaves leaves room for as many lines
-            fitted = settings.with_options(max_tokens=budget).fitted(picture)
-            prepared = fitted.prepare(picture)
-            leaves = _leaves_and_lines(fitted.tree_of(picture.height, picture.width), prepared, limit)
-            if leaves is not None:
-                return prepared, leaves
-        raise ValueError(f"max_tokens: got {limit}; takes at least 2, a leaf and the newline after its line")
-
-
-def _leaves_and_lines(tree: Quadtree, image: Tensor, limit: int) -> Leaves | None:
-    """The most leaves of an image that fit a budget with their newlines; None if there are none.
-
-    Splits are made in a fixed order, so fewer leaves have no more lines: those whose newlines fit too are an interval.
-    """
-    best = replace(tree, max_tokens=limit).batch(image[None])[0]
-    if _tokens(best) <= limit:
-        return best
-    low, high, fitting = limit - len(line_lengths(best.row)) - 1, limit, None
-    while high - low > 1:
-        middle = (low + high) // 2
-        try:
-            leaves = replace(tree, max_tokens=middle).batch(image[None])[0]
-        except ValueError:  # fewer than the image can have, or none at all
-            low = middle
-            continue
-        if _tokens(leaves) <= limit:
-            low, fitting = middle, leaves
-        else:
-            high = middle
-    return fitting
+        return [pack(whole, every.batch(whole[None])[0]), super().encode(settings, picture)]
 
 
 def _tokens(leaves: Leaves) -> int:

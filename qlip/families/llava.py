@@ -11,7 +11,7 @@ from transformers.models.llava.modeling_llava import LlavaModel
 from qlip.families.base import ConvertedGenerative
 from qlip.families.inner import ConvertedInner
 from qlip.families.processor import PromptProcessor
-from qlip.images.pixels import PixelValues, token_counts
+from qlip.images.pixels import PixelValues
 from qlip.images.processor import QlipImageProcessor
 
 
@@ -48,7 +48,7 @@ class LlavaInner(ConvertedInner):
         kept = (
             self.tower.prefix_length if self._strategy(options.get("vision_feature_select_strategy")) == "full" else 0
         )
-        return [count + kept for count in token_counts(pixel_values)]
+        return [count + kept for count in super().feature_counts(pixel_values, options)]
 
     def project(self, states: Tensor) -> Tensor:
         """The model's own projector on single patches."""

@@ -11,12 +11,14 @@ import torch
 import transformers
 from torch import Tensor
 
+from qlip.core.position import Position
+from qlip.encoder import Weighting
 from qlip.families.lines import WholeAndTree, line_lengths, whole_side
-from qlip.families.llava import LlavaGenerative, TiledLlavaInner
+from qlip.families.llava import LlavaGenerative, TiledLlavaInner, select_strategy
 from qlip.families.processor import PromptProcessor
 from qlip.images.pixels import PixelValues, to_pairs
 from qlip.images.processor import QlipImageProcessor
-from qlip.towers.base import onloaded
+from qlip.towers.base import Tower, onloaded
 
 
 def by_image(pixel_values: PixelValues) -> list[tuple[Any, Any]]:
@@ -31,6 +33,20 @@ class Sized(list[Any]):
     def size(self, dim: int) -> int:
         """How many."""
         return len(self)
+
+
+def check_strategy(strategy: str, tower: Tower) -> str:
+    """The strategy, unless it shows the class token among the lines of a picture; transformers fails there too.
+
+    Raises:
+        ValueError: if it does.
+    """
+    if strategy == "full" and tower.prefix_length:
+        raise ValueError(
+            "vision_feature_select_strategy: got 'full', which keeps the class token of a tower that has one; LLaVA-NeXT has no "
+            "place for it among the lines of a picture. Set it to 'default' in the model's configuration"
+        )
+    return strategy
 
 
 if hasattr(transformers, "LlavaNextModel"):
@@ -83,6 +99,10 @@ if hasattr(transformers, "LlavaNextModel"):
             counted = Sized(pixel_values) if isinstance(pixel_values, list | tuple) else pixel_values
             return super().__call__(input_ids, counted, *args, **kwargs)
 
+        def _strategy(self, asked: str | None) -> str:
+            """What is done with the class token: it is dropped, where there is one."""
+            return check_strategy(super()._strategy(asked), self.tower)
+
         def feature_counts(self, pixel_values: PixelValues, options: Mapping[str, Any]) -> list[int]:
             """Features of each image: of the whole, and of the tree with its newlines."""
             lines = [len(line_lengths(leaves[:, 0])) for _, (_, leaves) in by_image(pixel_values)]
@@ -111,12 +131,18 @@ if hasattr(transformers, "LlavaNextModel"):
         processor_class, inner_class = QlipLlavaNextProcessor, QlipLlavaNextModel
 
         @classmethod
+        def attach(cls, model: Any, position: Position | None, weighting: Weighting = "once") -> Self:
+            """Switch a model and its inner model, in place, and return it; refused where `check_strategy` says so."""
+            check_strategy(select_strategy(model.config), cls.tower_of(model))
+            return super().attach(model, position, weighting)
+
+        @classmethod
         def size_of(cls, model: Any) -> int:
             """Shortest edge of the largest square that transformers' tiles can make."""
             return max(min(height, width) for height, width in model.config.image_grid_pinpoints)
 
         @classmethod
-        def stock_tokens(cls, model: Any) -> int:
+        def stock_tokens(cls, model: Any, processor: Any) -> int:
             """What the smallest of transformers' tilings takes, besides the small whole picture."""
             patch = cls.patch_size_of(model)
             return min((height // patch) * (width // patch) for height, width in model.config.image_grid_pinpoints)

@@ -6,23 +6,37 @@ from itertools import groupby
 from torch import Tensor
 
 
-def placeholder_runs(input_ids: "Tensor | Sequence[Iterable[int]]", token_id: int) -> Iterator[tuple[int, int]]:
-    """Runs of neighbouring placeholders in reading order: index of the prompt, and length.
+def placeholder_runs(
+    input_ids: "Tensor | Sequence[Iterable[int]]", token_id: int, breaks: int = 0
+) -> Iterator[tuple[int, int]]:
+    """Runs of neighbouring placeholders in reading order: index of the prompt, and how many there are.
 
     Args:
         input_ids: ``(B, L)``, or a list of lists of any lengths.
         token_id: The placeholder.
+        breaks: How many other tokens may stand between two placeholders of a run.
     """
     rows = (input_ids == token_id).tolist() if isinstance(input_ids, Tensor) else input_ids
     wanted = True if isinstance(input_ids, Tensor) else token_id
     for prompt, row in enumerate(rows):
-        for value, group in groupby(row):
-            if value == wanted:
-                yield prompt, sum(1 for _ in group)
+        length = 0
+        for is_placeholder, group in groupby(row, lambda value: value == wanted):
+            count = sum(1 for _ in group)
+            if is_placeholder:
+                length += count
+            elif length and count > breaks:
+                yield prompt, length
+                length = 0
+        if length:
+            yield prompt, length
 
 
 def check_placeholders(
-    input_ids: "Tensor | Sequence[Iterable[int]]", counts: Sequence[int], token_id: int, cause: str = ""
+    input_ids: "Tensor | Sequence[Iterable[int]]",
+    counts: Sequence[int],
+    token_id: int,
+    cause: str = "",
+    breaks: int = 0,
 ) -> None:
     """Check that the runs of placeholders are made of whole images, in order.
 
@@ -34,11 +48,12 @@ def check_placeholders(
         counts: Tokens of each image, in the order of the prompts.
         token_id: The placeholder.
         cause: What is likely to have gone wrong, if the caller knows.
+        breaks: See `placeholder_runs`.
 
     Raises:
         ValueError: naming the image, the tokens expected, those found, and the likely cause.
     """
-    runs = list(placeholder_runs(input_ids, token_id))
+    runs = list(placeholder_runs(input_ids, token_id, breaks))
     image = 0
     for prompt, length in runs:
         left = length

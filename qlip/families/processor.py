@@ -3,7 +3,6 @@
 import copy
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 from PIL import Image
@@ -13,9 +12,8 @@ from transformers.processing_utils import ImagesKwargs, MultiModalData
 
 from qlip.core.rules import check_names
 from qlip.families.hub import find_file
-from qlip.families.image_processor import Images, LeafImageProcessor
+from qlip.families.image_processor import Images, LeafImageProcessor, save_beside
 from qlip.families.placeholders import check_placeholders
-from qlip.files import replacing_folder
 from qlip.images.processor import OPTIONS, PROCESSOR_FILE, QlipImageProcessor
 
 if TYPE_CHECKING:  # mixins: each stands before a class of transformers whose methods it calls
@@ -29,15 +27,17 @@ class ConvertedProcessor(Host):
 
     Modifications of `transformers.ProcessorMixin` (5.23 to 5.24):
     - ``pixel_values`` stays a list, whatever ``return_tensors`` says;
-    - prompts are padded on the left unless a call says otherwise: generation continues from the right;
     - ``save_pretrained`` writes the original's files, and qlip's settings beside them in ``qlip.json``.
 
     Attributes:
         original: The class of transformers, given as ``class X(ConvertedProcessor, Original, original=Original)``.
+        images_class: What makes pairs of images.
         original_image_processor: The image processor that the original had.
     """
 
     original: ClassVar[type[ProcessorMixin]]
+    images_class: ClassVar[type[LeafImageProcessor]] = LeafImageProcessor
+    images_kwargs: ImagesKwargs = {}  # noqa: RUF012  the original's defaults are options of its own image processor
     skip_tensor_conversion = ["video_metadata", "text_replacement_offsets", "pixel_values"]  # noqa: RUF012
     image_processor: LeafImageProcessor
     tokenizer: PreTrainedTokenizerBase
@@ -68,8 +68,7 @@ class ConvertedProcessor(Host):
         new = cls.__new__(cls)
         new.__dict__.update(processor.__dict__)
         new.tokenizer = copy.deepcopy(processor.tokenizer)
-        new.tokenizer.padding_side = "left"
-        new.image_processor, new.original_image_processor = LeafImageProcessor(settings), processor.image_processor
+        new.image_processor, new.original_image_processor = cls.images_class(settings), processor.image_processor
         return new
 
     def _merge_kwargs(self, *args: Any, **kwargs: Any) -> dict[str, dict[str, Any]]:
@@ -108,14 +107,7 @@ class ConvertedProcessor(Host):
             TypeError: if the quadtree's criterion is a function.
             ValueError: if ``push_to_hub`` is given, which would upload before the settings are there.
         """
-        settings = self.image_processor.settings
-        settings.check_writable()
-        if kwargs.pop("push_to_hub", False):
-            raise ValueError("push_to_hub: got True; save here first, then call processor.push_to_hub(repository)")
-        with replacing_folder(save_directory, ours=()) as new:
-            files = self.to_original().save_pretrained(str(new), *args, **kwargs)
-            files = [*files, str(settings.save_pretrained(new))]
-        return [str(Path(save_directory, Path(file).relative_to(new))) for file in files]
+        return save_beside(self.to_original(), self.image_processor.settings, save_directory, *args, **kwargs)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Self:
@@ -139,6 +131,7 @@ class PromptProcessor(ConvertedProcessor):
     Modifications of the families' processors (transformers 5.23 to 5.24), besides those of `ConvertedProcessor`:
     - each image gets what the family writes for one plain image, with as many placeholders as the image has leaves, and
       `extra_tokens` more, in place of the family's number;
+    - prompts are padded on the left unless a call says otherwise: generation continues from the right;
     - a prompt that was cut inside an image is refused with the image's number;
     - videos are refused.
 
@@ -146,12 +139,13 @@ class PromptProcessor(ConvertedProcessor):
         plain_options: Options with which the original's image processor makes one picture of an image, and no tiles or crops.
         template: What the original writes for one plain image; a run of placeholders, with the family's marks around it.
         context: Tokens that the language model can hold; None if not known.
+        breaks: How many other tokens may stand between two placeholders of an image.
     """
 
     plain_options: ClassVar[dict[str, object]] = {}
-    images_kwargs: ImagesKwargs = {}  # noqa: RUF012  the original's defaults are options of its own image processor
     template: str
     context: int | None = None
+    breaks: ClassVar[int] = 0
     image_token: str
     image_token_id: int
 
@@ -160,6 +154,7 @@ class PromptProcessor(ConvertedProcessor):
         """A new processor; the given one stays as it is. See `ConvertedProcessor.convert`."""
         new = super().convert(processor, settings)
         new.template = cls.template_of(processor)
+        new.tokenizer.padding_side = "left"
         return new
 
     @classmethod
@@ -210,7 +205,7 @@ class PromptProcessor(ConvertedProcessor):
         if "input_ids" in output and "pixel_values" in output:
             counts = [self.tokens_of(image) for image in output["pixel_values"]]
             cause = f"the prompt was cut at max_length={kwargs['max_length']}" if kwargs.get("max_length") else ""
-            check_placeholders(_rows(output["input_ids"]), counts, self.placeholder_id, cause)
+            check_placeholders(_rows(output["input_ids"]), counts, self.placeholder_id, cause, self.breaks)
         return BatchFeature(
             dict(output), tensor_type=return_tensors, skip_tensor_conversion=self.skip_tensor_conversion
         )
@@ -230,12 +225,7 @@ class PromptProcessor(ConvertedProcessor):
         return re.sub(f"(?:{re.escape(self.placeholder)})+", lambda _: placeholders, self.template, count=1)
 
     def count_tokens(self, images: Images, **options: object) -> list[int]:
-        """Placeholders that each image will take in the prompt; nothing is resampled or encoded.
-
-        Args:
-            images: One picture, a list, or a list of lists.
-            options: Options for this call alone, see `QlipImageProcessor.each`.
-        """
+        """Tokens that each image will take in the prompt, `extra_tokens` too; see `ConvertedProcessor.count_tokens`."""
         return [count + self.extra_tokens for count in super().count_tokens(images, **options)]
 
     def budget(self, text: str, context: int, max_new_tokens: int) -> int:

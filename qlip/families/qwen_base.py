@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from qlip.core.names import Weighting
 from qlip.core.quadtree import Leaves, centres
-from qlip.encoder import Weighting
 from qlip.families.base import ConvertedGenerative
+from qlip.families.image_processor import Images
 from qlip.families.inner import ConvertedInner
 from qlip.families.mrope import prompt_positions, sequence_ends, table_taps, windows
-from qlip.families.processor import Images, PromptProcessor
+from qlip.families.processor import PromptProcessor
 from qlip.images.pixels import PixelValues, to_pairs
 from qlip.towers.base import onloaded
 

@@ -6,6 +6,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser, Namespace, set_parsin
 from rich.console import Console
 
 from qlip.options import take, underscored
+from qlip.structured import check_configs
 from qlip.tools.config import ShowConfig, TuneConfig
 
 
@@ -58,5 +59,6 @@ def run(args: list[str], prog: str) -> None:
         ValueError: if an option is not taken.
         argparse.ArgumentError: if an argument is unknown, missing or of the wrong type.
     """
+    check_configs(args)
     options = build_parser(prog).parse_args([underscored(arg) for arg in args])
     VERBS[options.verb](options[options.verb])

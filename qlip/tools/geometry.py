@@ -1,12 +1,13 @@
 """What a model's tokens are and what they cost, from its configuration alone: no weights are loaded."""
 
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 import transformers
 from torch import nn
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoImageProcessor
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from qlip.families import FAMILIES, Converted
@@ -115,6 +116,14 @@ def _kind(model: str, config: Any) -> Any:
     return getattr(transformers, name)
 
 
+def _images(name: str) -> Any:
+    """The model's own image processor, which may say what a picture costs; None if there is none."""
+    try:
+        return AutoImageProcessor.from_pretrained(shipped(name))
+    except (OSError, ValueError):
+        return None
+
+
 def _of(name: str, model: nn.Module) -> Geometry:
     family = FAMILIES.get(type(model))
     facts = family or Converted
@@ -126,7 +135,7 @@ def _of(name: str, model: nn.Module) -> Geometry:
         patch_size=facts.patch_size_of(model),
         unit=facts.unit_of(model),
         size=facts.size_of(model),
-        tokens=facts.stock_tokens(model),
+        tokens=facts.stock_tokens(model, SimpleNamespace(image_processor=_images(name))),
         crop=family.crop if family else "patch",
         depth=len(list(layers.children())),
         width=tower.weight.shape[0],

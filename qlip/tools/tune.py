@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypedDict
 
 from rich.console import Console
 from rich.progress import track
@@ -34,6 +34,14 @@ CALIBRATED = 32  # pictures on which a threshold is brought to the budget
 STEPS = 12
 
 
+class Line(TypedDict):
+    """A line of the journal: what a picture loses, see `measure`, or a threshold that was found."""
+
+    id: str
+    arms: dict | None
+    alpha: float | None
+
+
 def run_tune(config: TuneConfig, console: Console) -> None:
     """Measure, and show a table, a plot and the setting that is recommended.
 
@@ -53,7 +61,7 @@ def run_tune(config: TuneConfig, console: Console) -> None:
         raise OSError(f"images: got {config.images!r}, of whose pictures none can be read; takes a folder of pictures")
     budget = budget_of(config, geometry, shapes)
     out = folder_of(config)
-    journal = Journal(out / "journal.jsonl")
+    journal = Journal(out / "journal.jsonl", Line)
     settings = find_settings(geometry, shapes, budget, files, journal)
     records = _measure(
         files, {each.name: each.processor(geometry) for each in settings}, budget * geometry.side**2, journal, config
@@ -101,13 +109,13 @@ def find_settings(
     sizes = find_sizes(geometry, shapes)
     found = [Setting(size, criterion, "prune", None, budget) for size in sizes for criterion in CRITERIA]
     found += [Setting(sizes[-1], criterion, "scale", alpha, budget) for criterion, alpha in SCALED]
-    known = {record["id"]: record["alpha"] for record in journal.recover() if "alpha" in record}
+    known = {record["id"]: record["alpha"] for record in journal.recover() if record["alpha"] is not None}
     for size in sizes:
         name = f"alpha at size {size}"
         if name not in known:
             plain = Setting(size, "derivative", "prune", 0.0, None).processor(geometry)
             known[name] = calibrate(plain, files[:CALIBRATED], budget)
-            journal.append([{"id": name, "alpha": known[name]}])
+            journal.append([Line(id=name, arms=None, alpha=known[name])])
         found.append(Setting(size, "derivative", "prune", known[name], None))
     return found
 
@@ -154,7 +162,7 @@ def _measure(
     files: Sequence[Path], arms: Mapping[str, QlipImageProcessor], pixels: int, journal: Journal, config: TuneConfig
 ) -> list[dict[str, Any]]:
     """The records of all pictures that can be read; those in the journal are not measured again."""
-    done = {record["id"]: record for record in journal.recover() if "arms" in record}
+    done = {record["id"]: record for record in journal.recover() if record["arms"] is not None}
     read = READ if can_read() else 0
     todo = [file for file in files if str(file) not in done]
     texts = sum(str(file) not in done for file in files[:read])  # those come first in what is left, too
@@ -165,7 +173,7 @@ def _measure(
         if "error" in record:
             log_skipped(Path(record["id"]), OSError(record["error"]))
         else:
-            journal.append([record])
+            journal.append([Line(id=record["id"], arms=record["arms"], alpha=None)])
             done[record["id"]] = record
     return [done[str(file)] for file in files if str(file) in done]
 

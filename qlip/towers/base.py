@@ -17,7 +17,8 @@ from qlip.core.quadtree import Frame
 from qlip.towers.packing import Packing
 
 TOWERS: dict[str, type["Tower"]] = {}
-HOLDERS = ("vision_model", "vision_tower")  # where models of image and text, or of image and words, keep their tower
+# where models of image and text, of image and words, and of images alone keep their tower
+HOLDERS = ("vision_model", "vision_tower", "vit", "dinov2", "dinov2_with_registers")
 
 
 class Tower:
@@ -193,7 +194,7 @@ def find_tower(model: nn.Module, name: str = "model") -> Tower:
     """The tower that ``model`` is or holds, in the adapter for its class.
 
     Args:
-        model: A tower, or a model that has one as ``vision_model`` or ``vision_tower``.
+        model: A tower, or a model that has one under one of the names in `HOLDERS`.
         name: What the caller calls the argument.
 
     Raises:

@@ -35,4 +35,4 @@ class Gemma4(Tower, hosts=("Gemma4VisionModel",)):
     def rotation(self, geometry: Tensor) -> tuple[Tensor, Tensor]:
         """Cosine and sine ``(1, P, d)``, the same for all heads."""
         at = centres(geometry, "patches").flip(-1)[None]  # column first
-        return self.module.encoder.rotary_emb(self.weight, at)
+        return self.module.encoder.rotary_emb(at, at)

@@ -20,4 +20,5 @@ class Pixtral(Tower, hosts=("PixtralVisionModel",)):
 
     def rotation(self, geometry: Tensor) -> tuple[Tensor, Tensor]:
         """Cosine and sine ``(P, d)``, the same for all heads."""
-        return self.module.patch_positional_embedding(self.weight, centres(geometry, "patches"))
+        at = centres(geometry, "patches")
+        return self.module.patch_positional_embedding(at, at)

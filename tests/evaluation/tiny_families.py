@@ -24,8 +24,16 @@ TEMPLATES = {
     "gemma3": "{{ bos_token }} word20 ",
     "internvl": "word30 ",
     "qwen2.5": "word40 word41 ",
+    "gemma4": "word50 ",
+    "mistral3": "word60 ",
 }
-MARKS = {"gemma3": "<boi>", "internvl": "<IMG_CONTEXT>", "qwen2.5": "<start> <image> <end>"}
+MARKS = {
+    "internvl": "<IMG_CONTEXT>",
+    "qwen2.5": "<start> <image> <end>",
+    "gemma3": "<boi>",
+    "gemma4": "<image>",
+    "mistral3": "[IMG]",
+}
 CHAT = (
     "{% for message in messages %}{% for part in message['content'] %}{% if part['type'] == 'image' %}MARK "
     "{% else %}{{ part['text'] }} {% endif %}{% endfor %}{% endfor %}{% if add_generation_prompt %}right{% endif %}"
@@ -57,7 +65,10 @@ def qwen_processor() -> Qwen2_5_VLProcessor:
 
 MAKERS: dict[str, tuple[Callable[[], PreTrainedModel], Callable[[], ProcessorMixin]]] = {
     "qwen2.5": (qwen, qwen_processor),
-    **{name: (ROWS[name].make, ROWS[name].processor) for name in ("paligemma", "gemma3", "internvl")},
+    **{
+        name: (ROWS[name].make, ROWS[name].processor)
+        for name in ("paligemma", "gemma3", "gemma4", "mistral3", "internvl")
+    },
 }
 
 

@@ -14,6 +14,7 @@ from transformers import (
 
 PLACEHOLDER, VOCABULARY, PATCH = 90, 128, 14
 TOWER = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4}
+SMALL_TOWER = {**TOWER, "num_hidden_layers": 2, "num_attention_heads": 2}  # for units of many patches
 WORDS = {
     "vocab_size": VOCABULARY,
     "hidden_size": 64,
@@ -49,6 +50,7 @@ class Row:
         compared: From and to which of the prompts (one picture, two, none) there is something to compare: where
             transformers makes no tiles.
         left_out: What the stock processor returns and the converted one need not.
+        counted: Tokens of a prompt that a budget is about: placeholders, and what ends the lines of an image.
         slack: How far a count may be under its budget: a split makes 3 leaves more, and perhaps a newline.
     """
 
@@ -65,6 +67,7 @@ class Row:
     lacks: Mapping[str, str] = field(default_factory=dict)
     compared: tuple[int, int] = (0, 3)
     left_out: frozenset[str] = frozenset()
+    counted: tuple[int, ...] = (PLACEHOLDER,)
     slack: int = 2
 
     @property

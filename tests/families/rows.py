@@ -3,10 +3,6 @@
 import transformers
 from transformers import (
     CLIPImageProcessor,
-    Gemma3Config,
-    Gemma3ForConditionalGeneration,
-    Gemma3ImageProcessor,
-    Gemma3Processor,
     GotOcr2ImageProcessor,
     Idefics3Config,
     Idefics3ForConditionalGeneration,
@@ -28,9 +24,10 @@ from transformers import (
     LlavaOnevisionProcessor,
     LlavaOnevisionVideoProcessor,
     LlavaProcessor,
-    PaliGemmaConfig,
-    PaliGemmaForConditionalGeneration,
-    PaliGemmaProcessor,
+    Mistral3Config,
+    Mistral3ForConditionalGeneration,
+    PixtralImageProcessor,
+    PixtralProcessor,
     SiglipImageProcessor,
     SmolVLMConfig,
     SmolVLMForConditionalGeneration,
@@ -42,8 +39,19 @@ from transformers import (
 )
 from transformers.models.smolvlm import processing_smolvlm
 
+from tests.families.gemmas import GEMMAS
 from tests.families.qwens import QWENS
-from tests.families.row import GEMMA, PATCH, PLACEHOLDER, TOWER, WORDS, Row, siglip, square, tokenizer
+from tests.families.row import (
+    PATCH,
+    PLACEHOLDER,
+    SMALL_TOWER,
+    TOWER,
+    WORDS,
+    Row,
+    siglip,
+    square,
+    tokenizer,
+)
 
 
 def llava() -> LlavaForConditionalGeneration:
@@ -134,40 +142,20 @@ def onevision_processor() -> LlavaOnevisionProcessor:
     )
 
 
-def paligemma(words: dict[str, object]) -> PaliGemmaForConditionalGeneration:
-    tower = siglip(12, projection_dim=64)
-    config = PaliGemmaConfig(
-        vision_config=tower, text_config={**GEMMA, **words}, image_token_index=PLACEHOLDER, projection_dim=64
+def mistral3() -> Mistral3ForConditionalGeneration:
+    config = Mistral3Config(
+        vision_config={**TOWER, "model_type": "pixtral", "image_size": 24 * PATCH, "patch_size": PATCH},
+        text_config={**WORDS, "model_type": "mistral"},
+        image_token_index=PLACEHOLDER,
+        spatial_merge_size=2,
     )
-    return PaliGemmaForConditionalGeneration(config)
+    return Mistral3ForConditionalGeneration(config)
 
 
-def paligemma_processor() -> PaliGemmaProcessor:
-    images = SiglipImageProcessor(size=square(12 * PATCH), image_seq_length=144)
-    return PaliGemmaProcessor(images, tokenizer("<image>", image_token="<image>"))
-
-
-PALIGEMMA_LACKS = {
-    "words alone": "the processor wants images",
-    "chunked prefill": "the tokens of a prompt attend to later ones, which a later chunk brings",
-    "second turn": "the tokens of a prompt attend to later ones, which the second turn brings",
-}
-PALIGEMMA2_LACKS = {**PALIGEMMA_LACKS, "static cache": "it makes a mask for each kind of layer, and reads them as one"}
-GEMMA3_LACKS = {"chunked prefill": "the tokens of an image attend to later ones, which a later chunk brings"}
-
-
-def gemma3() -> Gemma3ForConditionalGeneration:
-    words = {**GEMMA, "model_type": "gemma3_text", "sliding_window": 64}
-    config = Gemma3Config(
-        vision_config=siglip(24), text_config=words, image_token_index=PLACEHOLDER, mm_tokens_per_image=36
-    )
-    return Gemma3ForConditionalGeneration(config)
-
-
-def gemma3_processor() -> Gemma3Processor:
-    names = {"image_token": "<image_soft_token>", "boi_token": "<boi>", "eoi_token": "<eoi>"}
-    images = Gemma3ImageProcessor(size=square(24 * PATCH), do_pan_and_scan=False)
-    return Gemma3Processor(images, tokenizer(*names.values(), **names), image_seq_length=36)
+def mistral3_processor() -> PixtralProcessor:
+    images = PixtralImageProcessor(patch_size=PATCH)
+    words = tokenizer("[IMG]", "[IMG_BREAK]", "[IMG_END]")
+    return PixtralProcessor(images, words, patch_size=PATCH, spatial_merge_size=2)
 
 
 def internvl(layer: int = -1) -> InternVLForConditionalGeneration:
@@ -211,7 +199,7 @@ def idefics3_processor() -> Idefics3Processor:
 
 def smolvlm() -> SmolVLMForConditionalGeneration:
     config = SmolVLMConfig(
-        vision_config={**TOWER, "image_size": 24 * PATCH, "patch_size": PATCH},
+        vision_config={**SMALL_TOWER, "image_size": 24 * PATCH, "patch_size": PATCH},
         text_config={**WORDS, "model_type": "llama"},
         image_token_id=PLACEHOLDER,
         scale_factor=4,
@@ -240,17 +228,18 @@ ROWS = {
         compared=(1, 2),
         left_out=frozenset({"image_sizes", "batch_num_images"}),
     ),
-    "paligemma": Row(
-        lambda: paligemma({"model_type": "gemma"}), paligemma_processor, 12, embeddings=0.2, lacks=PALIGEMMA_LACKS
+    **GEMMAS,
+    "mistral3": Row(
+        mistral3,
+        mistral3_processor,
+        24,
+        2,
+        "[IMG]",
+        position=None,
+        left_out=frozenset({"image_sizes"}),
+        counted=(PLACEHOLDER, PLACEHOLDER + 1, PLACEHOLDER + 2),
+        slack=3,
     ),
-    "paligemma2": Row(
-        lambda: paligemma({"model_type": "gemma2", "sliding_window": 64}),
-        paligemma_processor,
-        12,
-        embeddings=0.2,
-        lacks=PALIGEMMA2_LACKS,
-    ),
-    "gemma3": Row(gemma3, gemma3_processor, 24, unit=4, mark="<boi>", embeddings=0.2, lacks=GEMMA3_LACKS),
     "internvl": Row(internvl, internvl_processor, 12, 2, "<IMG_CONTEXT>", (("crop_to_patches", False),)),
     "internvl layer -2": Row(
         lambda: internvl(-2), internvl_processor, 12, 2, "<IMG_CONTEXT>", (("crop_to_patches", False),)

@@ -7,6 +7,7 @@ import copy
 import pickle
 
 import pytest
+import skimage.data
 import torch
 
 import qlip
@@ -14,7 +15,6 @@ from qlip.families import FAMILIES
 from qlip.families.base import ConvertedGenerative
 from qlip.images.pixels import to_pairs
 from tests.families.case import answer, deviation, inputs_of
-from tests.families.row import PLACEHOLDER
 from tests.families.rows import ROWS
 from tests.families.tiny_llava import scene
 
@@ -44,7 +44,11 @@ def test_a_ragged_batch_answers_as_its_prompts_alone_within_the_budget(case, bea
     counts = new.count_tokens(pictures)
     within = new.image_processor.count_tokens(pictures)  # without the tokens that each image has besides
     assert all(0 <= 50 - count <= case.row.slack for count in within)
-    assert (batch["input_ids"] == PLACEHOLDER).sum(1).tolist() == [counts[0], counts[1] + counts[2], 0]
+    assert torch.isin(batch["input_ids"], torch.tensor(case.row.counted)).sum(1).tolist() == [
+        counts[0],
+        counts[1] + counts[2],
+        0,
+    ]
     assert batch["attention_mask"][2, 0] == 0
     alone = case.alone(new, case.pictures)
     for logits, single in zip(converted(**batch).logits, alone, strict=False):
@@ -162,3 +166,16 @@ def test_videos_are_refused():
 def test_every_family_that_answers_has_a_row():
     answering = {kind for kind, family in FAMILIES.items() if issubclass(family, ConvertedGenerative)}
     assert {type(row.make()) for row in ROWS.values()} == answering
+
+
+@pytest.mark.parametrize("name", ["astronaut", "coffee", "rocket", "chelsea"])
+def test_defaults_never_cost_more_than_the_stock_model(case, name):
+    if case.row is ROWS["llava next"]:
+        pytest.skip("its row has one tile alone, see test_tiles.py")
+    photograph, counted = getattr(skimage.data, name)(), torch.tensor(case.row.counted)
+    _, new = case.convert()
+    ours, stock = (
+        torch.isin(inputs_of(processor, [[photograph]], case.prompts[:1])["input_ids"], counted).sum()
+        for processor in (new, case.processor)
+    )
+    assert ours <= stock

@@ -22,6 +22,16 @@ def test_runs():
     assert list(placeholder_runs([row(2, 3), row(4), [7]], X)) == [(0, 2), (0, 3), (1, 4)]
 
 
+def test_runs_with_breaks():
+    lines = row(2, 3)  # one image, a break after two tokens, words around
+    for ids in (torch.tensor([lines + lines]), [lines + lines]):
+        assert list(placeholder_runs(ids, X, breaks=1)) == [(0, 5), (0, 5)]
+    assert list(placeholder_runs([row(2, 3), [X], [7, 9]], X, breaks=1)) == [(0, 5), (1, 1)]
+    check_placeholders([lines + lines], [5, 5], X, breaks=1)
+    with pytest.raises(ValueError, match="image 1 in prompt 0 has 4 tokens, but 5 placeholders"):
+        check_placeholders([lines + lines], [5, 4], X, breaks=1)
+
+
 @pytest.mark.parametrize(
     ("ids", "counts"), [([row(2, 3), row(4)], [2, 3, 4]), ([row(5), row(4)], [2, 3, 4]), ([[7]], [])]
 )

@@ -1,6 +1,7 @@
 """What families whose own classes cut tiles, put newlines or take videos do in their place."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from qlip import Quadtree
 from qlip.core.patches import patchify
 from qlip.core.quadtree import Leaves
 from qlip.families.lines import line_lengths
+from tests.families.row import PLACEHOLDER
 from tests.families.rows import ROWS
 from tests.families.tiny_llava import scene
 from tests.shaken import shake
@@ -19,7 +21,7 @@ SIZES = ((448, 224), (224, 448), (336, 224), (224, 672))
 
 def converted(name: str, **options: object):
     row = ROWS[name]
-    return qlip.convert(shake(row.make()), row.processor(), position="bicubic", **options)
+    return qlip.convert(shake(row.make()), row.processor(), position=row.position, **options)
 
 
 @pytest.mark.parametrize("name", ["internvl", "smolvlm", "llava onevision"])
@@ -49,8 +51,55 @@ def test_a_budget_of_next_holds_for_leaves_and_newlines_and_no_larger_tree_fits(
         more = replace(tree, max_tokens=len(leaves) + 3)(picture)
         assert len(more) + len(more.row.unique()) > budget
     assert new.count_tokens(scene(448, 224, 0), max_tokens=16)[0] - new.extra_tokens in range(12, 17)  # scaled down
-    with pytest.raises(ValueError, match=r"max_tokens: got 1; takes at least 2, a leaf and the newline"):
+    with pytest.raises(ValueError, match=r"max_tokens: got 1; takes at least 2, a leaf and the token after"):
         new.count_tokens(scene(224, 224, 0), max_tokens=1)
+
+
+@pytest.mark.parametrize("budget", [36, 41, 60])
+def test_a_budget_of_mistral_holds_for_leaves_breaks_and_end(budget):
+    _, new = converted("mistral3", max_tokens=budget, cover="full")
+    for seed, shape in enumerate(SIZES):
+        inputs = new(images=[scene(*shape, seed)], text=["what [IMG] there"], return_tensors="pt")
+        ((_, leaves),) = inputs["pixel_values"]
+        ids = inputs["input_ids"][0, 1:-1].tolist()
+        assert budget - 3 <= len(ids) == new.count_tokens(scene(*shape, seed))[0] <= budget
+        rows = leaves[:, 0].tolist()
+        read = [token for row, after in pairwise([*rows, None]) for token in ([90] if after == row else [90, 91])]
+        assert ids == [*read[:-1], 92]
+    most = new._get_num_multimodal_tokens([(168, 224), (56, 56)]).num_image_tokens
+    assert most == [min(6 * 9, budget), 6]
+
+
+@pytest.mark.parametrize(("taken", "short"), [(slice(1, None), 0), (slice(-2), 1)])
+@pytest.mark.parametrize("text", ["[IMG] what [IMG]", "[IMG] [IMG]"])
+def test_mistral_refuses_a_prompt_with_one_placeholder_too_few(text, taken, short):
+    model, new = converted("mistral3", max_tokens=60, cover="full")
+    images = [scene(448, 224, 1), scene(224, 448, 2)]
+    inputs = new(images=images, text=[text], return_tensors="pt")
+    found = short if "what" in text else 1  # neighbouring images run together, and the last one comes short
+    with pytest.raises(ValueError, match=rf"image {found} in prompt 0 has \d+ tokens, but \d+ placeholders"):
+        model(input_ids=inputs["input_ids"][:, taken], pixel_values=inputs["pixel_values"])
+
+
+def test_next_over_a_class_token_refuses_to_show_it_as_transformers_does():
+    row = ROWS["llava next"]
+    model, processor = shake(row.make()), row.processor()
+    stock = processor(images=[scene(168, 168, 0)], text=["<image> what"], return_tensors="pt")
+    with pytest.raises(RuntimeError, match="shape"):
+        model.model.get_image_features(
+            stock["pixel_values"], stock["image_sizes"], vision_feature_select_strategy="full"
+        )
+    says = "vision_feature_select_strategy: got 'full', which keeps the class token"
+    model, new = qlip.convert(model, processor, position="bicubic")
+    inputs = new(images=[scene(168, 168, 0)], text=["<image> what"], return_tensors="pt")
+    for call in (model, model.generate):
+        with pytest.raises(ValueError, match=says):
+            call(**inputs, vision_feature_select_strategy="full")
+    model = qlip.restore(model)
+    model.config.vision_feature_select_strategy = "full"
+    with pytest.raises(ValueError, match=says):
+        qlip.convert(model, processor, position="bicubic")
+    assert type(model) is row.make().__class__
 
 
 def test_the_small_picture_of_next_is_the_first_of_the_stock_processors():
@@ -104,3 +153,17 @@ def test_lines_are_runs_of_one_row():
     leaves = Quadtree(criterion="uniform")(torch.zeros(3, 28, 42))
     assert line_lengths(leaves.row) == [3, 3]
     assert line_lengths(torch.tensor([0, 0, 1, 2, 2, 2])) == [2, 1, 3]
+
+
+@pytest.mark.parametrize("shape", [(512, 512), (600, 400), (427, 640), (1000, 510), (300, 880)])
+def test_the_defaults_of_next_never_cost_more_than_tiles(shape):
+    """With pinpoints as of the published models, in their shapes."""
+    row = ROWS["llava next"]
+    model, processor = row.make(), row.processor()
+    tile = processor.image_processor.crop_size["height"]
+    pinpoints = [[tile * rows, tile * cols] for rows, cols in ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))]
+    model.config.image_grid_pinpoints = processor.image_processor.image_grid_pinpoints = pinpoints
+    picture = scene(*shape, 0)
+    stock = processor(images=[picture], text=["<image> what"])["input_ids"][0]
+    _, new = qlip.convert(model, processor, position=row.position)
+    assert new.count_tokens(picture)[0] <= sum(token == PLACEHOLDER for token in stock)

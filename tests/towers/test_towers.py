@@ -1,5 +1,6 @@
 """Every tower against its own class of transformers, one row each: adding a tower is adding a row."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -37,6 +38,7 @@ import qlip
 from qlip import PatchBatch, QlipVisionModel, Quadtree
 from qlip.towers.base import TOWERS, find_tower
 from qlip.towers.packing import takes_mask
+from tests.operation_counters import Operations
 from tests.shaken import shake
 
 GRID, PATCH = 16, 14
@@ -166,7 +168,9 @@ def test_uniform_leaves_at_the_native_size_are_the_stock_tower(row):
     tower = shake(row.make())
     picture = image(GRID, GRID)
     expected = row.stock(tower, picture[None], output_hidden_states=True)
-    got = qlip.convert(tower, position=row.position)(cut(picture, criterion="uniform"), output_hidden_states=True)
+    got = qlip.convert(tower, position=row.position)(
+        cut(picture, criterion="uniform", max_tokens=None), output_hidden_states=True
+    )
     assert_close(got.last_hidden_state, expected.last_hidden_state)
     assert (got.pooler_output is None) == (expected.pooler_output is None)
     if expected.pooler_output is not None:
@@ -182,7 +186,7 @@ def test_other_sizes_are_the_towers_own_interpolation(row):
         picture = image(*grid)
         asked = {"interpolate_pos_encoding": True} if row.position == "bicubic" else {}  # others always do
         expected = row.stock(tower, picture[None], **asked)
-        got = qlip.convert(tower, position=row.position)(cut(picture, criterion="uniform"))
+        got = qlip.convert(tower, position=row.position)(cut(picture, criterion="uniform", max_tokens=None))
         assert_close(got.last_hidden_state, expected.last_hidden_state, 2e-5)
 
 
@@ -196,7 +200,9 @@ def test_a_solved_position_is_near_the_towers_own(row):
     picture = image(GRID, GRID)
     expected = row.stock(tower, picture[None]).last_hidden_state
     assert_close(
-        qlip.convert(tower, position="solve")(cut(picture, criterion="uniform")).last_hidden_state, expected, 1e-3
+        qlip.convert(tower, position="solve")(cut(picture, criterion="uniform", max_tokens=None)).last_hidden_state,
+        expected,
+        1e-3,
     )
 
 
@@ -299,6 +305,35 @@ def test_a_leaf_counted_by_its_area_is_as_many_tokens_as_it_has_patches(row, att
             assert_close(together.pooler_output[i], expected.pooler_output[0])
         alone = by_area(batch)
         assert_close(alone.last_hidden_state[0], got)
+
+
+@torch.no_grad()
+def test_where_nothing_merged_area_costs_a_look_at_the_sizes_and_nothing_else(row):
+    tower, counted = shake(row.make()), {}
+    if not takes_mask(type(next(QlipVisionModel(tower, None).layers())).forward):
+        return
+    whole = [cut(image(GRID, GRID), criterion="uniform"), cut(image(20, 27), criterion="uniform")]
+    for weighting in ("once", "area"):
+        model, biases = qlip.convert(tower, position=row.position, weighting=weighting), []
+        hooks = [
+            layer.register_forward_pre_hook(
+                lambda _, args, told, seen=biases: seen.append(told["attention_mask"]), with_kwargs=True
+            )
+            for layer in model.layers()
+        ]
+        for batch in (PatchBatch.collate(whole), PatchBatch.collate(whole[:1] * 2)):  # in one row, in a row each
+            with Operations() as operations:
+                model(batch)
+            counted[weighting] = counted.get(weighting, Counter()) + operations.counts
+        assert all(getattr(bias, "bias", bias) is None for bias in biases)
+        model(cut(image(GRID, GRID), max_tokens=100))
+        assert (getattr(biases[-1], "bias", biases[-1]) is not None) == (weighting == "area")
+        for hook in hooks:
+            hook.remove()
+    looks = {"aten.select.int", "aten.slice.Tensor", "aten.clamp.default", "aten.gt.Scalar", "aten.any.default"}
+    looks |= {"aten.is_nonzero.default", "aten._local_scalar_dense.default"}
+    assert (counted["area"] - counted["once"]).keys() <= looks
+    assert not counted["once"] - counted["area"]
 
 
 def test_flash_attention_cannot_count_by_area():

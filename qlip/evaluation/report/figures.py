@@ -9,13 +9,15 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from qlip.evaluation.benchmarks.base import Array
+from qlip.evaluation.bias_points import BiasPoint
 from qlip.evaluation.report.paper import PaperSweep
 from qlip.evaluation.report.tables import ScoreGrid
-from qlip.evaluation.results import BiasPoint, Group, Result
+from qlip.evaluation.results import Group, Result
 
 GAIN, BASELINE, RANDOM, QLIP = "#2e9e5b", "#c0392b", "#3b7dd8", "#222222"
 POSITIONS = {
@@ -26,6 +28,8 @@ CRITERIA = {
     "derivative": QLIP, "gradient": "#2e9e5b", "variance": "#e08a1e", "entropy": "#7d5ba6", "reconstruction": "#17a2a2",
     "random": RANDOM,
 }  # fmt: skip
+WEIGHTINGS = {"once": "once", "area": "by area"}
+TREES = {"whole grid": "-", "quadtree, leaves count once": "--", "quadtree, leaves count by area": "-."}
 
 
 @dataclass(frozen=True)
@@ -168,25 +172,33 @@ def accuracy_over_size(
 
 
 def biases(points: Sequence[BiasPoint]) -> Figure:
-    """Figure 4: mesoscopic measure, interpolation bias and cos [CLS] over size; dashed lines are with quadtree."""
+    """Figure 4: mesoscopic measure, interpolation bias and cos [CLS] over size; broken lines are with quadtree."""
     figure = Figure(figsize=(12.6, 3.8), layout="constrained")
     mesoscopic, interpolation, cosine = panels = figure.subplots(1, 3)
     titles = ("cos [CLS], positions zero (mesoscopic)", "interpolation bias (eq. 1)", "cos [CLS]")
-    for position, merged in dict.fromkeys((point.position, point.quadtree) for point in points):
-        mine = [point for point in points if (point.position, point.quadtree) == (position, merged)]
+    lines: dict[tuple[str, str], list[BiasPoint]] = {}
+    for point in points:
+        tree = f"quadtree, leaves count {WEIGHTINGS[point.weighting]}" if point.quadtree else "whole grid"
+        lines.setdefault((point.position, tree), []).append(point)
+    for (position, tree), mine in lines.items():
         sizes = [point.size for point in mine]
-        line = partial(Axes.plot, color=POSITIONS[position], ls="--" if merged else "-", lw=1.4)
-        label = f"{position}{', quadtree' if merged else ''}"
-        line(mesoscopic if position == "zero" else cosine, sizes, [point.cosine for point in mine], label=label)
+        line = partial(Axes.plot, color=POSITIONS[position], ls=TREES[tree], lw=1.4)
+        line(mesoscopic if position == "zero" else cosine, sizes, [point.cosine for point in mine])
         if position != "zero":
             values = [point.interpolation_bias for point in mine if point.interpolation_bias is not None]
-            line(interpolation, sizes, values, label=label)
+            line(interpolation, sizes, values)
     for panel, title in zip(panels, titles, strict=True):
         panel.set_title(title, fontsize=10, loc="left")
         panel.set_xlabel("side of the image, px")
         panel.grid(alpha=0.25)
-        if panel.lines:
-            panel.legend(fontsize=7)
+    colours = [
+        Line2D([], [], marker="s", ls="", color=POSITIONS[name], label=name)
+        for name in dict.fromkeys(name for name, _ in lines)
+    ]
+    kinds = [
+        Line2D([], [], color="#888888", ls=TREES[tree], label=tree) for tree in dict.fromkeys(tree for _, tree in lines)
+    ]
+    figure.legend(handles=colours + kinds, loc="outside lower center", ncols=7, fontsize=8, frameon=False)
     return figure
 
 

@@ -19,6 +19,7 @@ from qlip.evaluation.run.stock import StockProcessor
 from qlip.families import FAMILIES, Converted
 from qlip.images.read import ImageLike, check_size, pad_to_square, to_rgb
 from qlip.shipped import shipped
+from qlip.towers.load import load_whole
 from qlip.zoo.position_file import saved_position
 
 Value = Tensor | list[Any]  # a list where a converted processor makes one: a pair or the leaves of each image
@@ -26,6 +27,7 @@ Inputs = Mapping[str, Value]  # what a processor returns and a model takes, by t
 
 # What a processor returns a value for each token of; everything else is about images.
 TOKEN_WISE = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
+FILL = {"image_position_ids": -1}  # what stands for no patch; for all other values it is 0
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,7 @@ class Arm:
             torch.manual_seed(seed)
             output = self.processor(images=[picture], text=[text], return_tensors="pt", **once, **options)
         inputs = {name: value for name, value in output.items() if name != "labels"}  # PaliGemma's, for training
-        tokens = int((inputs["input_ids"] == self.stock.placeholder_id).sum())
-        return PreparedQuestion(inputs, tokens, baseline_tokens)
+        return PreparedQuestion(inputs, self.stock.count(inputs["input_ids"][0]), baseline_tokens)
 
     def _scaling(self, width: int, height: int) -> dict[str, object]:
         """Options of the call with which the stock model keeps to a budget."""
@@ -104,7 +105,7 @@ class Arm:
                 h, w = self.processor.image_processor.settings.grid(height, width)
             except ValueError:
                 return 0
-            most = h * w
+            most = self.processor.image_processor.most(h, w)
         return most if self.vision.baseline in ("crop", "pad") else min(most, self.vision.max_tokens or most)
 
     def collate(self, items: Sequence[PreparedQuestion]) -> dict[str, Value]:
@@ -118,7 +119,7 @@ class Arm:
                 fill = self.pad_id if name == "input_ids" else 0
                 batch[name] = torch.cat([F.pad(t, (longest - t.shape[1], 0), value=fill) for t in tensors])
             elif tensors:
-                batch[name] = _side_by_side(tensors)
+                batch[name] = _side_by_side(tensors, FILL.get(name, 0))
             else:
                 batch[name] = [each for value in values for each in value]
         return batch
@@ -136,13 +137,13 @@ class Arm:
         return [text.strip() for text in self.processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
 
 
-def _side_by_side(tensors: Sequence[Tensor]) -> Tensor:
-    """Images of several questions in one tensor; zeros make up for fewer tiles or smaller pictures, as processors do."""
+def _side_by_side(tensors: Sequence[Tensor], fill: int) -> Tensor:
+    """Images of several questions in one tensor; ``fill`` makes up for fewer tiles or smaller pictures, as processors do."""
     shape = [max(sizes) for sizes in zip(*(tensor.shape[1:] for tensor in tensors), strict=True)]
     padded = []
     for tensor in tensors:
         missing = [most - have for most, have in zip(shape, tensor.shape[1:], strict=True)]
-        padded.append(F.pad(tensor, [edge for extra in reversed(missing) for edge in (0, extra)]))
+        padded.append(F.pad(tensor, [edge for extra in reversed(missing) for edge in (0, extra)], value=fill))
     return torch.cat(padded)
 
 
@@ -159,7 +160,8 @@ def _to(value: Any, device: torch.device | str, dtype: torch.dtype) -> Any:
 def _load(source: str, revision: str | None, dtype: Dtype) -> tuple[Any, Any]:
     revision = revision or "main"
     try:
-        model = AutoModelForImageTextToText.from_pretrained(source, revision=revision, dtype=getattr(torch, dtype))
+        options = {"revision": revision, "dtype": getattr(torch, dtype)}
+        model, _ = load_whole(AutoModelForImageTextToText, source, "model", **options)
     except ValueError as error:
         if "Unrecognized configuration class" not in str(error):
             raise
@@ -205,6 +207,7 @@ def load_arm(source: str, vision: Vision, revision: str | None = None, dtype: Dt
         size=vision.size,
         crop=None if vision.crop == "model" else vision.crop,
         fit=vision.fit,
+        weighting=vision.weighting,
     )
     return Arm(model, processor, vision, stock)
 

@@ -1,6 +1,7 @@
 """Figure 4: how CLIP's [CLS] token drifts away from its training size, with and without quadtree, for every position."""
 
 import csv
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -18,14 +19,15 @@ from qlip.core.quadtree import Quadtree
 from qlip.data.readable import readable_pictures
 from qlip.data.sources import list_pictures
 from qlip.encoder import QlipVisionModel
+from qlip.evaluation.bias_points import BIAS, BiasPoint
 from qlip.evaluation.config import BiasConfig
 from qlip.evaluation.names import BiasPosition
 from qlip.evaluation.report.figures import biases
-from qlip.evaluation.results import BIAS, BiasPoint
 from qlip.evaluation.run.metrics import GridResidual, InterpolationBias, MesoscopicBias
 from qlip.files import replacing_file, write_json
 from qlip.images.processor import QlipImageProcessor
 from qlip.images.read import read_image
+from qlip.structured import DamagedFileError, read_json
 from qlip.towers.base import find_tower, position_table
 from qlip.towers.load import load_clip
 
@@ -59,7 +61,7 @@ def measure(
     vision = find_tower(clip).config
     p, (start, last, step) = vision.patch_size, config.sizes
     whole = Quadtree(criterion="uniform", patch_size=p)
-    trees = {False: whole, True: Quadtree(config.alpha, config.criterion, patch_size=p, cover="roots")}
+    tree = Quadtree(config.alpha, config.criterion, patch_size=p, cover="roots")
     standard = QlipImageProcessor(vision.image_size, "square", whole)
     plain = QlipVisionModel.from_clip(clip, "bicubic")  # on its own grid this is CLIP itself
     empty = QlipVisionModel.from_clip(clip, "zero")
@@ -67,12 +69,15 @@ def measure(
         views = [standard(read_image(file)).to(config.device) for file in files]
         targets = [{"zero": empty(view).pooler_output, "": plain(view).pooler_output} for view in views]
     for size in track(range(start, last + 1, step), description="sizes"):
-        for merged, tree in trees.items():
-            processor = QlipImageProcessor(size, "square", tree)
+        for merged in (False, True):
+            processor = QlipImageProcessor(size, "square", tree if merged else whole)
             batches = [processor(read_image(file)).to(config.device) for file in files]
-            for name, model in models.items():
+            for weighting, (name, model) in itertools.product(
+                config.weighting if merged else ("once",), models.items()
+            ):
                 wanted = [target[name if name == "zero" else ""] for target in targets]
-                yield _point(size, name, merged, model, batches, wanted)
+                counting = QlipVisionModel(model.vision_model, model.position, weighting=weighting)
+                yield _point(size, name, merged, counting, batches, wanted)
 
 
 def _point(
@@ -93,7 +98,13 @@ def _point(
         bias.update(cls, target, positions)
     tokens = sum(int(batch.num_tokens.sum()) for batch in batches) / len(batches)
     return BiasPoint(
-        size, name, merged, cosine.compute().item(), None if name == "zero" else bias.compute().item(), tokens
+        size,
+        name,
+        merged,
+        cosine.compute().item(),
+        None if name == "zero" else bias.compute().item(),
+        tokens,
+        model.weighting,
     )
 
 
@@ -122,6 +133,7 @@ def write_all(points: Sequence[BiasPoint], config: BiasConfig, residual: dict[st
     with SummaryWriter(str(config.out)) as board:
         for point in points:
             tree = "quadtree" if point.quadtree else "grid"
+            tree += "-area" if point.weighting == "area" else ""
             board.add_scalar(f"bias/cos_cls/{point.position}-{tree}", point.cosine, point.size)
             if point.interpolation_bias is not None:
                 board.add_scalar(f"bias/interpolation/{point.position}-{tree}", point.interpolation_bias, point.size)
@@ -139,5 +151,9 @@ def is_measured(config: BiasConfig) -> bool:
     path = config.out / BIAS
     if not path.is_file():
         return False
-    found = json.loads(path.read_text(encoding="utf-8"))["config"]
+    held = read_json(path)
+    found = held.get("config") if isinstance(held, dict) else None
+    if not isinstance(found, dict):
+        raise DamagedFileError(f"{path}: has no config; delete it and measure it anew")
+    found = {"weighting": ["once"], **found}  # qlip 0.1 had no other
     return all(found.get(name) == value for name, value in _plain(config).items() if name not in ("out", "device"))

@@ -4,7 +4,9 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from PIL import Image
+from transformers.image_processing_utils import get_size_dict
 
 Options = Mapping[str, object]
 SOFT_TOKENS = (70, 140, 280, 560, 1120)  # what Gemma 4 was trained with, and all that it takes
@@ -13,7 +15,7 @@ SOFT_TOKENS = (70, 140, 280, 560, 1120)  # what Gemma 4 was trained with, and al
 class StockProcessor:
     """A family's own processor, asked for counts of tokens.
 
-    A count hangs on the size of a picture alone, and is read off the placeholders that the processor writes, so that it is
+    A count hangs on the size of a picture alone, and is read off the tokens that the processor writes, so that it is
     right for every family; it is kept, because many pictures of a benchmark share their size.
 
     Args:
@@ -22,9 +24,15 @@ class StockProcessor:
     """
 
     def __init__(self, processor: Any, placeholder_id: int) -> None:
-        self.processor, self.placeholder_id = processor, placeholder_id
+        self.processor = processor
+        lined = hasattr(processor, "image_break_token_id")  # Pixtral ends every line, and so pays for them
+        self.token_ids = torch.tensor(processor.image_token_ids if lined else [placeholder_id])
         self._counts: dict[tuple[int, int], int] = {}
         self._options: dict[tuple[int, int, int], Options] = {}
+
+    def count(self, input_ids: Any) -> int:
+        """Image tokens of a prompt, ``(L,)``."""
+        return int(torch.isin(torch.as_tensor(input_ids), self.token_ids).sum())
 
     def tokens(self, width: int, height: int) -> int:
         """Image tokens of a picture of ``width x height`` pixels, at the processor's own settings."""
@@ -62,7 +70,7 @@ class StockProcessor:
     def _count(self, width: int, height: int, options: Options) -> int:
         blank = Image.new("RGB", (width, height))
         inputs = self.processor(images=[blank], text=[self.processor.image_token], images_kwargs=dict(options))
-        return sum(token == self.placeholder_id for token in inputs["input_ids"][0])
+        return self.count(inputs["input_ids"][0])
 
 
 def _ladder(images: Any, budget: int) -> list[Options]:
@@ -78,6 +86,6 @@ def _ladder(images: Any, budget: int) -> list[Options]:
         return [{"size": {"shortest_edge": low, "longest_edge": budget * token}} for low in lows]
     if [name for name, value in size.items() if value] == ["longest_edge"]:  # of the picture, in pixels
         patched = hasattr(images, "patch_size")  # Pixtral; Idefics 3 and SmolVLM cut tiles
-        step = images.patch_size["height"] if patched else images.max_image_size["longest_edge"]
+        step = get_size_dict(images.patch_size)["height"] if patched else images.max_image_size["longest_edge"]
         return [{"size": {"longest_edge": edge}} for edge in range(step, size["longest_edge"] + 1, step)]
     return []

@@ -17,7 +17,8 @@ from qlip.core.patches import PatchBatch
 from qlip.data import sources
 from qlip.encoder import QlipVisionModel
 from qlip.evaluation.config import BiasConfig
-from qlip.evaluation.run.bias import run_bias
+from qlip.evaluation.results import read_points
+from qlip.evaluation.run.bias import is_measured, run_bias
 from qlip.evaluation.run.metrics import GridResidual, InterpolationBias, MesoscopicBias
 from qlip.images.processor import QlipImageProcessor
 from qlip.towers.base import position_table
@@ -114,15 +115,20 @@ def measured(tmp_path_factory):
     scene(360, 420, 1).save(root / "photos" / "more" / "b.JPG", "JPEG")
     (root / "photos" / "notes.txt").write_text("no image")
     options = ["--clip=random:64x3", "--sizes=[224,448,112]", "--alpha=1.0", f"--out={root / 'out'}", "--device=cpu"]
-    main(["bias", str(root / "photos"), *options])
+    main(["bias", str(root / "photos"), *options, "--weighting=[once,area]"])
     return root / "out"
 
 
 def test_points_are_all_there(measured):
     found = json.loads((measured / "bias.json").read_text())
-    rows = {(row["size"], row["position"], row["quadtree"]): row for row in found["rows"]}
+    everything = {(row["size"], row["position"], row["quadtree"], row["weighting"]): row for row in found["rows"]}
+    rows = {key: row for (*key, way), row in everything.items() if way == "once" for key in [tuple(key)]}
     assert found["images"] == 2
-    assert len(rows) == 3 * 4 * 2
+    assert (len(rows), len(everything)) == (3 * 4 * 2, 3 * 4 * 3)
+    for (*key, way), row in everything.items():
+        other = rows[tuple(key)]
+        assert row["tokens"] == other["tokens"]
+        assert (row["cosine"] == other["cosine"]) == (way == "once")
     assert rows[336, "mlp", False]["tokens"] == 576
     assert rows[336, "mlp", True]["tokens"] < 576
     # at its own size, uncut, CLIP is compared with itself
@@ -141,9 +147,23 @@ def test_csv_picture_and_events_say_the_same(measured):
     assert Image.open(measured / "bias.png").width > 1000
     events = EventAccumulator(str(measured)).Reload()
     scalars = events.Scalars("bias/cos_cls/mlp-quadtree")
-    wanted = [row["cosine"] for row in rows if row["position"] == "mlp" and row["quadtree"]]
+    wanted = [
+        row["cosine"] for row in rows if row["position"] == "mlp" and row["quadtree"] and row["weighting"] == "once"
+    ]
     assert [event.value for event in scalars] == pytest.approx(wanted)
     assert [event.step for event in scalars] == [224, 336, 448]
+    assert len(events.Scalars("bias/cos_cls/mlp-quadtree-area")) == 3
+
+
+def test_a_measurement_from_before_weighting_could_be_chosen_is_one_of_once(measured, tmp_path):
+    found = json.loads((measured / "bias.json").read_text())
+    config = {name: value for name, value in found["config"].items() if name != "weighting"}
+    rows = [{name: value for name, value in row.items() if name != "weighting"} for row in found["rows"][:8]]
+    (tmp_path / "bias.json").write_text(json.dumps({**found, "config": config, "rows": rows}))
+    assert {point.weighting for point in read_points(tmp_path / "bias.json")} == {"once"}
+    options = {name: tuple(value) if isinstance(value, list) else value for name, value in config.items()}
+    assert is_measured(BiasConfig(**{**options, "out": tmp_path}))
+    assert not is_measured(BiasConfig(**{**options, "out": tmp_path, "weighting": ("once", "area")}))
 
 
 def test_a_folder_without_images_is_named(tmp_path):
