@@ -2,27 +2,34 @@
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageColor, ImageDraw
 
 from qlip.core.patches import patchify
 from qlip.core.quadtree import Leaves
 
 
 def draw_leaves(image: Image.Image, leaves: Leaves, colour: str = "white", width: int = 1) -> Image.Image:
-    """Draw the outlines of the leaves over the image they were cut from.
+    """Draw the outlines of the leaves over the image they were cut from: each line has borders, which show it on any ground.
 
     Args:
-        image: The image as the encoder sees it, whole patches, such as `QlipImageProcessor.view` returns.
+        image: The image as the encoder sees it, such as `QlipImageProcessor.view` returns, at any scale: to see fine lines on
+            a large screen, scale the image first.
         leaves: The leaves of this image.
-        colour: Colour of the lines, by any name or code that PIL knows.
-        width: Width of the lines in pixels.
+        colour: Colour of the lines, by any name or code that PIL knows; their borders are black, or white if it is dark.
+        width: Width of the lines in pixels; a border adds one on each side.
     """
     drawn = image.convert("RGB")
-    p = image.height // leaves.grid[0]
+    down, across = image.height / leaves.grid[0], image.width / leaves.grid[1]
     pen = ImageDraw.Draw(drawn)
+    outlines = []
     for row, col, size in zip(leaves.row.tolist(), leaves.col.tolist(), leaves.size.tolist(), strict=True):
-        top, left, side = row * p, col * p, size * p
-        pen.rectangle((left, top, left + side, top + side), outline=colour, width=width)
+        top, bottom = (min(round(edge * down), image.height - 1) for edge in (row, row + size))
+        left, right = (min(round(edge * across), image.width - 1) for edge in (col, col + size))
+        outlines.append(((left, top), (right, top), (right, bottom), (left, bottom), (left, top)))
+    border = "black" if sum(ImageColor.getrgb(colour)[:3]) > 3 * 127 else "white"
+    for tone, thickness in ((border, width + 2), (colour, width)):  # all borders first: no line is crossed by one
+        for outline in outlines:
+            pen.line(outline, fill=tone, width=thickness)
     return drawn
 
 

@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
     {"_version"},
     {"core"},
-    {"files", "configs"},
+    {"files", "configs", "options"},
     {"structured"},
     {"images"},
     {"shipped"},
@@ -26,6 +26,7 @@ FLOORS = [
     {"conversion"},
     {"data"},
     {"training", "evaluation"},
+    {"tools"},
     {"__init__"},
     {"help"},
     {"cli"},

@@ -74,6 +74,9 @@ RULES: Mapping[str, Number | Choice] = {
     "crop": Choice(("patch", "square", "units")),
     "pad": Choice(("square",), none="to leave the shape alone"),
     "fit": Choice(("prune", "scale")),
+    # a tuning
+    "budget": Number(1, 10_000_000, none="to give a share"),
+    "share": Number(0.001, 1000, fraction=True, none="to give a budget"),
     # an evaluation
     "batch_size": Number(1, 1_000_000),
     "workers": Number(0, 4096),

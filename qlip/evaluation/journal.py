@@ -3,15 +3,13 @@
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from qlip.evaluation.benchmarks.base import Record
 from qlip.structured import DamagedFileError, check_fields, parse_json
-
-_KINDS = get_type_hints(Record)
 
 
 class Journal:
@@ -21,12 +19,14 @@ class Journal:
 
     Args:
         path: The file; made when first written.
+        kind: The fields of a line with their types, a TypedDict that has an ``id``; if not given, those of an answer.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, kind: type[Any] = Record) -> None:
         self.path = Path(path)
+        self.kind = kind
 
-    def append(self, records: Iterable[Record]) -> None:
+    def append(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Append one line for each record, all of them or, after a crash, whole lines up to the crash."""
         data = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
         with self._locked() as file:
@@ -34,7 +34,7 @@ class Journal:
                 data = data[os.write(file, data) :]
             os.fsync(file)
 
-    def recover(self) -> list[Record]:
+    def recover(self) -> list[Any]:
         """All records, the first of each id; a line torn by a crash is cut off the file.
 
         Raises:
@@ -48,8 +48,8 @@ class Journal:
             if whole != len(content):
                 os.ftruncate(file, whole)
                 os.fsync(file)
-        records: dict[str, Record] = {}
-        for record in _records(content[:whole], self.path):
+        records: dict[str, Any] = {}
+        for record in _records(content[:whole], self.path, self.kind):
             records.setdefault(record["id"], record)
         return list(records.values())
 
@@ -72,21 +72,22 @@ def read_records(path: Path) -> list[Record]:
     """
     content = path.read_bytes()
     records: dict[str, Record] = {}
-    for record in _records(content[: content.rfind(b"\n") + 1], path):
+    for record in _records(content[: content.rfind(b"\n") + 1], path, Record):
         records.setdefault(record["id"], record)
     return list(records.values())
 
 
-def _records(content: bytes, path: Path) -> Iterator[Record]:
-    """The records of whole lines.
+def _records(content: bytes, path: Path, kind: type[Any]) -> Iterator[Any]:
+    """The records of whole lines, with the fields of ``kind``.
 
     Raises:
         ValueError: naming the line and field that is damaged.
     """
+    kinds = get_type_hints(kind)
     for number, line in enumerate(content.split(b"\n")[:-1], start=1):
         where = f"{path}: line {number}"
         try:
-            record: Any = check_fields(parse_json(line, where), where, _KINDS)
+            record = check_fields(parse_json(line, where), where, kinds)
         except DamagedFileError as error:
             raise ValueError(f"{error}; put it right or start in a new folder") from error
         yield record

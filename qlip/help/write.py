@@ -19,6 +19,7 @@ from qlip.evaluation.benchmarks import BENCHMARKS
 from qlip.evaluation.names import BiasPosition
 from qlip.files import write_text
 from qlip.help import FOLDER, LIGHTNING, WIDTH, file_of
+from qlip.tools import cli as tools
 from qlip.training import cli as training
 from qlip.zoo import cli as zoo
 from qlip.zoo.resolve import PositionName
@@ -86,8 +87,10 @@ def _parsers() -> dict[str, ArgumentParser]:
     """The parser of every verb."""
     trained: Any = capture_parser(lambda: training.run(["fit"], "{prog}"))
     zoos: Any = capture_parser(lambda: zoo.run(["zoo", "list"], "{prog}"))
-    measured: Any = evaluation.build_parser("{prog}")
-    found = {**_verbs(trained), **_verbs(measured)}
+    found = {**_verbs(trained)}
+    for part in (tools, evaluation):
+        parser: Any = part.build_parser("{prog}")
+        found |= _verbs(parser)
     return found | {f"zoo {verb}": parser for verb, parser in _verbs(_verbs(zoos)["zoo"]).items()}
 
 
@@ -158,7 +161,10 @@ def _entry(action: Action, text: str) -> Iterator[str]:
 def _text(action: Action, verb: str) -> str:
     """What an option means, what it takes where its kind does not say so, and its default."""
     own = TEXTS.get(f"training {action.dest}" if verb in training.VERBS else "") or TEXTS.get(action.dest)
-    parts = [own or _clean(action.help or ""), NAMES.get(action.dest, "") if verb in evaluation.VERBS else ""]
+    parts = [
+        own or _clean(action.help or ""),
+        NAMES.get(action.dest, "") if verb in {**tools.VERBS, **evaluation.VERBS} else "",
+    ]
     if action.required:
         parts.append("(required)")
     elif action.dest not in ("help", "print_config", "config"):
@@ -203,10 +209,12 @@ def _shortened(action: Action) -> str:
 def _kind(action: Action) -> str:
     """What stands for the value of an option: its choices, or what kind of value it is."""
     if not action.option_strings:
-        return action.dest.upper()
+        return action.dest.upper() + ("..." if action.nargs == "+" else "")
     if action.dest in NAMES:
         return "NAME"
     hint = getattr(action, "_typehint", None)
+    if action.nargs == 0:  # given or not
+        return ""
     if hint is None:
         return "FILE"
     kind = _kind_of(hint)
