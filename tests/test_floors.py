@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
     {"_version"},
     {"core"},
-    {"files", "configs"},
+    {"files", "configs", "options"},
     {"images"},
     {"shipped"},
     {"towers"},
@@ -25,6 +25,7 @@ FLOORS = [
     {"conversion"},
     {"data"},
     {"training", "evaluation"},
+    {"tools"},
     {"__init__"},
     {"help"},
     {"cli"},

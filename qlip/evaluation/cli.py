@@ -7,7 +7,6 @@ import dataclasses
 import importlib.util
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace, set_parsing_settings
 from rich.console import Console
@@ -19,17 +18,20 @@ from qlip.evaluation.report.report import write_report
 from qlip.evaluation.run.bias import run_bias
 from qlip.evaluation.run.sweep import Runner, run_here, run_sweep
 from qlip.evaluation.run.vqa import run_vqa
+from qlip.options import take, underscored
 
 
 def vqa(options: Namespace) -> None:
     """Ask a benchmark's questions and score the answers; a stopped run goes on where it stopped."""
-    cell = _take(Cell, options)
+    cell = take(Cell, options)
     _refuse_idle_options(cell)
-    result = run_vqa(cell, _take(Run, options))
-    headline = result["scores"][result["primary"]]
+    result = run_vqa(cell, take(Run, options))
+    headline = result["scores"].get(result["primary"])
+    scored = "no right answers to score by"
+    if headline:
+        scored = f"{headline['value']:.1f} (95 % {headline['low']:.1f} to {headline['high']:.1f})"
     Console().print(
-        f"{options.benchmark} {result['primary']}: {headline['value']:.1f} "
-        f"(95 % {headline['low']:.1f} to {headline['high']:.1f}), {result['tokens']['percent']:.0f} % of the tokens, "
+        f"{options.benchmark} {result['primary']}: {scored}, {result['tokens']['percent']:.0f} % of the tokens, "
         f"{100 * result['unparsed']:.1f} % not understood",
         highlight=False,
         soft_wrap=True,
@@ -53,7 +55,7 @@ def _refuse_idle_options(cell: Cell) -> None:
 
 def bias(options: Namespace) -> None:
     """Measure interpolation and mesoscopic bias over image sizes, as figure 4 does, on a folder of images."""
-    config = _take(BiasConfig, options)
+    config = take(BiasConfig, options)
     run_bias(config)
     Console().print(f"{config.out}: bias.json, bias.csv, bias.png; tensorboard --logdir {config.out}", soft_wrap=True)
 
@@ -75,7 +77,7 @@ def _on_ray(config: SweepConfig) -> Runner:
 
 def sweep(options: Namespace) -> None:
     """Measure every cell of a sweep; those that are done are skipped, those that were stopped go on."""
-    config = _take(SweepConfig, options)
+    config = take(SweepConfig, options)
     config = dataclasses.replace(config, sweep=find(config.sweep, "sweep"))
     done = run_sweep(config, _on_ray(config) if config.ray else run_here)
     console = Console()
@@ -86,7 +88,7 @@ def sweep(options: Namespace) -> None:
 
 def report(options: Namespace) -> None:
     """Draw the paper's tables and figures from finished runs, as one HTML page, markdown and CSV."""
-    Console().print(f"{write_report(_take(ReportConfig, options))}", highlight=False, soft_wrap=True)
+    Console().print(f"{write_report(take(ReportConfig, options))}", highlight=False, soft_wrap=True)
 
 
 VERBS: dict[str, tuple[Callable[[Namespace], None], tuple[type, ...]]] = {
@@ -96,17 +98,6 @@ VERBS: dict[str, tuple[Callable[[Namespace], None], tuple[type, ...]]] = {
     "report": (report, (ReportConfig,)),
 }
 POSITIONAL = (bias, sweep, report)  # their required options stand without a name
-
-
-def _take(kind: type[Any], options: Namespace) -> Any:
-    """A dataclass from the options of its own names."""
-    return kind(**{field.name: options[field.name] for field in dataclasses.fields(kind)})
-
-
-def _underscored(argument: str) -> str:
-    """``--max-tokens=9`` to ``--max_tokens=9``: both spellings are taken."""
-    name, equals, value = argument.partition("=")
-    return (name.replace("-", "_").replace("__", "--", 1) if name.startswith("--") else name) + equals + value
 
 
 def build_parser(prog: str) -> ArgumentParser:
@@ -135,5 +126,5 @@ def run(args: list[str], prog: str) -> None:
         ValueError: if an option is not taken.
         argparse.ArgumentError: if an argument is unknown, missing or of the wrong type.
     """
-    options = build_parser(prog).parse_args([_underscored(arg) for arg in args])
+    options = build_parser(prog).parse_args([underscored(arg) for arg in args])
     VERBS[options.verb][0](options[options.verb])

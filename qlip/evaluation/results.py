@@ -248,12 +248,12 @@ class Group:
 
 
 def find_results(root: Path) -> list[Result]:
-    """All finished runs under a folder, in the order of their paths.
+    """All finished runs under a folder, in the order of their paths; those that asked nothing with a right answer are left out.
 
     Raises:
         ValueError: if there are none, or one has lost its answers or does not describe a cell.
     """
-    found = [read_result(path) for path in _visible(root)]
+    found = [result for result in map(read_result, _visible(root)) if result.scores]
     if not found:
         raise ValueError(
             f"dir: got {root}, which holds no {RESULT}; takes the folder of finished runs (evaluate.py vqa, sweep)"

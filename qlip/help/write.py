@@ -19,6 +19,7 @@ from qlip.evaluation.benchmarks import BENCHMARKS
 from qlip.evaluation.names import BiasPosition
 from qlip.files import write_text
 from qlip.help import FOLDER, LIGHTNING, WIDTH, file_of
+from qlip.tools import cli as tools
 from qlip.training import cli as training
 from qlip.zoo import cli as zoo
 from qlip.zoo.resolve import PositionName
@@ -87,7 +88,7 @@ def _parsers() -> dict[str, ArgumentParser]:
     trained: Any = capture_parser(lambda: training.run(["fit"], "{prog}"))
     zoos: Any = capture_parser(lambda: zoo.run(["zoo", "list"], "{prog}"))
     measured: Any = evaluation.build_parser("{prog}")
-    found = {**_verbs(trained), **_verbs(measured)}
+    found = {**_verbs(tools.build_parser("{prog}")), **_verbs(trained), **_verbs(measured)}
     return found | {f"zoo {verb}": parser for verb, parser in _verbs(_verbs(zoos)["zoo"]).items()}
 
 
@@ -158,7 +159,10 @@ def _entry(action: Action, text: str) -> Iterator[str]:
 def _text(action: Action, verb: str) -> str:
     """What an option means, what it takes where its kind does not say so, and its default."""
     own = TEXTS.get(f"training {action.dest}" if verb in training.VERBS else "") or TEXTS.get(action.dest)
-    parts = [own or _clean(action.help or ""), NAMES.get(action.dest, "") if verb in evaluation.VERBS else ""]
+    parts = [
+        own or _clean(action.help or ""),
+        NAMES.get(action.dest, "") if verb in {**evaluation.VERBS, **tools.VERBS} else "",
+    ]
     if action.required:
         parts.append("(required)")
     elif action.dest not in ("help", "print_config", "config"):
