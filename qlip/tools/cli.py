@@ -1,4 +1,4 @@
-"""The verb ``compare``. Every option is a field of a dataclass, and its help is the field's docstring."""
+"""The verbs ``compare`` and ``demo``. Every option is a field of a dataclass, and its help is the field's docstring."""
 
 from collections.abc import Callable
 from dataclasses import fields
@@ -9,7 +9,7 @@ from rich.console import Console
 
 from qlip.evaluation.cell import Cell, Run
 from qlip.options import take, underscored
-from qlip.tools.config import CompareConfig
+from qlip.tools.config import CompareConfig, DemoConfig
 
 # what `compare` sets itself, or does not take
 _SET = {"benchmark", "baseline", "max_tokens", "seed", "prompt_style", "scoring", "hub", "data_revision"}
@@ -18,7 +18,7 @@ _PLACES = {"data", "out"}
 
 def compare(options: Namespace) -> None:
     """Put your own questions to a model, stock and converted, and show the answers side by side; a stopped run goes on where it stopped."""
-    from qlip.tools.compare import run_compare
+    from qlip.tools.compare import run_compare  # here and below, because the one does not need what the other loads
     from qlip.tools.compare_page import lines, write_page
 
     asked = {field.name: options[field.name] for field in fields(Cell) if field.name not in _SET}
@@ -29,7 +29,14 @@ def compare(options: Namespace) -> None:
         Console().print(line, highlight=False, soft_wrap=True, markup=False)
 
 
-VERBS: dict[str, Callable[[Namespace], None]] = {"compare": compare}
+def demo(options: Namespace) -> None:
+    """Serve a page to try a model on: upload a picture, move the sliders, see the leaves and what they hold, and ask a question."""
+    from qlip.tools.demo import serve
+
+    serve(take(DemoConfig, options))
+
+
+VERBS: dict[str, Callable[[Namespace], None]] = {"compare": compare, "demo": demo}
 
 
 def build_parser(prog: str) -> ArgumentParser:
@@ -40,7 +47,10 @@ def build_parser(prog: str) -> ArgumentParser:
     for name, function in VERBS.items():
         one = ArgumentParser(description=function.__doc__, exit_on_error=False)
         one.add_argument("--config", action=ActionConfigFile, help="YAML file with any of these options.")
-        _add_compare(one)
+        if function is compare:
+            _add_compare(one)
+        else:
+            one.add_class_arguments(DemoConfig)
         verbs.add_subcommand(name, one)
     return parser
 
