@@ -15,6 +15,7 @@ FLOORS = [
     {"_version"},
     {"core"},
     {"files", "configs", "options"},
+    {"structured"},
     {"images"},
     {"shipped"},
     {"towers"},

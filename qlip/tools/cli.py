@@ -1,5 +1,6 @@
 """The verbs ``compare`` and ``demo``. Every option is a field of a dataclass, and its help is the field's docstring."""
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -9,6 +10,7 @@ from rich.console import Console
 
 from qlip.evaluation.cell import Cell, Run
 from qlip.options import take, underscored
+from qlip.structured import check_configs
 from qlip.tools.config import CompareConfig, DemoConfig
 
 # what `compare` sets itself, or does not take
@@ -18,7 +20,7 @@ _PLACES = {"data", "out"}
 
 def compare(options: Namespace) -> None:
     """Put your own questions to a model, stock and converted, and show the answers side by side; a stopped run goes on where it stopped."""
-    from qlip.tools.compare import run_compare  # here and below, because the one does not need what the other loads
+    from qlip.tools.compare import run_compare  # here, because the demo does without
     from qlip.tools.compare_page import lines, write_page
 
     asked = {field.name: options[field.name] for field in fields(Cell) if field.name not in _SET}
@@ -31,7 +33,9 @@ def compare(options: Namespace) -> None:
 
 def demo(options: Namespace) -> None:
     """Serve a page to try a model on: upload a picture, move the sliders, see the leaves and what they hold, and ask a question."""
-    from qlip.tools.demo import serve
+    if importlib.util.find_spec("gradio") is None:
+        raise ValueError("demo: Gradio is not installed; pip install 'qlip[demo]'")
+    from qlip.tools.demo_page import serve  # here, because Gradio is an extra
 
     serve(take(DemoConfig, options))
 
@@ -82,5 +86,6 @@ def run(args: list[str], prog: str) -> None:
         ValueError: if an option is not taken.
         argparse.ArgumentError: if an argument is unknown, missing or of the wrong type.
     """
+    check_configs(args)
     options = build_parser(prog).parse_args([underscored(arg) for arg in args])
     VERBS[options.verb](options[options.verb])

@@ -1,6 +1,5 @@
 """``qlip demo``: a page to try a model on. Gradio makes the page; what it shows is `Demo`'s."""
 
-import importlib.util
 import time
 from dataclasses import dataclass
 from threading import Lock
@@ -87,19 +86,6 @@ class Demo:
         start = time.perf_counter()
         (text,) = arm.generate(arm.collate([item]), LONGEST)
         return Reply(text, item.tokens, time.perf_counter() - start)
-
-
-def serve(config: DemoConfig) -> None:
-    """Load the model and serve the page until the program is stopped.
-
-    Raises:
-        ValueError: if Gradio is not installed; OSError if there is no such model or the port is taken.
-    """
-    if importlib.util.find_spec("gradio") is None:
-        raise ValueError("demo: Gradio is not installed; pip install 'qlip[demo]'")
-    from qlip.tools.demo_page import build_page, launch  # here, because Gradio is an extra
-
-    launch(build_page(Demo(config), *first(config.model)), config.port)
 
 
 def first(model: str) -> tuple[Image.Image | None, str]:

@@ -8,7 +8,8 @@ from PIL import Image
 
 from qlip.core.criteria import CRITERIA
 from qlip.evaluation.cell import Vision
-from qlip.tools.demo import Demo, Reply
+from qlip.tools.config import DemoConfig
+from qlip.tools.demo import Demo, Reply, first
 
 TITLES = {
     "leaves": "Leaves",
@@ -113,6 +114,16 @@ def _told(function: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
 
 def _price(reply: Reply) -> str:
     return f"{reply.tokens} image tokens, {reply.seconds:.2g} s"
+
+
+def serve(config: DemoConfig) -> None:
+    """Load the model and serve the page until the program is stopped.
+
+    Raises:
+        OSError: if there is no such model, or the port is taken.
+        ValueError: if the model cannot be converted.
+    """
+    launch(build_page(Demo(config), *first(config.model)), config.port)
 
 
 def launch(page: gr.Blocks, port: int | None = None, wait: bool = True) -> str:
