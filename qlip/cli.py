@@ -17,7 +17,7 @@ from qlip.help import overview, read_help
 TRAINING = {verb: "qlip.training.cli" for verb in ("fit", "validate", "test", "predict")}
 EVALUATION = {verb: "qlip.evaluation.cli" for verb in ("vqa", "bias", "sweep", "report")}
 ZOO = {verb: "qlip.zoo.cli" for verb in ("zoo list", "zoo show", "zoo pull", "zoo push")}
-TOOLS = {verb: "qlip.tools.cli" for verb in ("show", "tune")}
+TOOLS = {verb: "qlip.tools.cli" for verb in ("show", "tune", "compare", "demo")}
 VERBS = {**TOOLS, **TRAINING, **EVALUATION, **ZOO}
 PROGRAMS = {"qlip": VERBS, "train.py": TRAINING, "evaluate.py": EVALUATION}
 

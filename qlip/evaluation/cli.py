@@ -27,10 +27,12 @@ def vqa(options: Namespace) -> None:
     cell = take(Cell, options)
     _refuse_idle_options(cell)
     result = run_vqa(cell, take(Run, options))
-    headline = result["scores"][result["primary"]]
+    headline = result["scores"].get(result["primary"])
+    scored = "no right answers to score by"
+    if headline:
+        scored = f"{headline['value']:.1f} (95 % {headline['low']:.1f} to {headline['high']:.1f})"
     Console().print(
-        f"{options.benchmark} {result['primary']}: {headline['value']:.1f} "
-        f"(95 % {headline['low']:.1f} to {headline['high']:.1f}), {result['tokens']['percent']:.0f} % of the tokens, "
+        f"{options.benchmark} {result['primary']}: {scored}, {result['tokens']['percent']:.0f} % of the tokens, "
         f"{100 * result['unparsed']:.1f} % not understood",
         highlight=False,
         soft_wrap=True,

@@ -168,7 +168,7 @@ def read_result(path: Path) -> Result:
         name: Estimate(**check_fields(score, f"{path}: scores: {name}", _ESTIMATE))
         for name, score in values["scores"].items()
     }
-    if values["primary"] not in scores:
+    if scores and values["primary"] not in scores:  # none: no question had a right answer
         raise DamagedFileError(f"{path}: primary: got {values['primary']!r}, which is none of its scores")
     return Result(path.parent, cell, values["primary"], scores, tokens["percent"], values["unparsed"], data)
 
@@ -242,7 +242,7 @@ class Group:
 
 
 def find_results(root: Path) -> list[Result]:
-    """All finished runs under a folder, in the order of their paths.
+    """All finished runs under a folder, in the order of their paths; those that asked nothing with a right answer are left out.
 
     Raises:
         ValueError: if there are none. One that has lost its answers or is damaged is left out; the log names it.
@@ -257,9 +257,10 @@ def find_results(root: Path) -> list[Result]:
             damaged.append(str(error))
     if damaged and not found:
         raise ValueError(f"dir: {root} holds no run that can be read: {damaged[0]}")
+    found = [result for result in found if result.scores]
     if not found:
         raise ValueError(
-            f"dir: got {root}, which holds no {RESULT}; takes the folder of finished runs (evaluate.py vqa, sweep)"
+            f"dir: got {root}, which holds no {RESULT} with scores; takes the folder of finished runs (evaluate.py vqa, sweep)"
         )
     return found
 

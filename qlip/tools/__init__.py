@@ -1,1 +1,1 @@
-"""Tools that show and choose: ``qlip show`` draws what tokens hold, ``qlip tune`` finds the settings for a folder of pictures."""
+"""Tools that show what tokens hold, choose settings, and compare answers, on the user's own pictures."""

@@ -1,18 +1,27 @@
-"""The verbs ``show`` and ``tune``. Every option is a field of a dataclass, and its help is the field's docstring."""
+"""The verbs ``show``, ``tune``, ``compare`` and ``demo``. Every option is a field of a dataclass, and its help is the field's docstring."""
 
+import importlib.util
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace, set_parsing_settings
 from rich.console import Console
 
+from qlip.evaluation.cell import Cell, Run
 from qlip.options import take, underscored
 from qlip.structured import check_configs
-from qlip.tools.config import ShowConfig, TuneConfig
+from qlip.tools.config import CompareConfig, DemoConfig, ShowConfig, TuneConfig
+
+GRID = "Draw leaves alone, in one sheet: size times 1, 1.5 and 2 by alpha (0.1 if not given) times 1, 3, 10 and 20."
+# what `compare` sets itself, or does not take
+_SET = {"benchmark", "baseline", "max_tokens", "seed", "prompt_style", "scoring", "hub", "data_revision"}
+_PLACES = {"data", "out"}
 
 
 def show(options: Namespace) -> None:
     """Draw what tokens hold: the leaves over a picture, the picture rebuilt from them, and plain downscaling at the same price."""
-    from qlip.tools.show import run_show  # here and below, because the one does not need what the other loads
+    from qlip.tools.show import run_show  # here and below, because no verb needs what another loads
 
     for line in run_show(options.images, take(ShowConfig, options), options.grid):
         Console().print(line, highlight=False, soft_wrap=True, markup=False)
@@ -25,26 +34,77 @@ def tune(options: Namespace) -> None:
     run_tune(take(TuneConfig, options), Console())
 
 
-GRID = "Draw leaves alone, in one sheet: size times 1, 1.5 and 2 by alpha (0.1 if not given) times 1, 3, 10 and 20."
-VERBS = {"show": show, "tune": tune}
+def compare(options: Namespace) -> None:
+    """Put your own questions to a model, stock and converted, and show the answers side by side; a stopped run goes on where it stopped."""
+    from qlip.tools.compare import run_compare
+    from qlip.tools.compare_page import lines, write_page
+
+    asked = {field.name: options[field.name] for field in fields(Cell) if field.name not in _SET}
+    used = {field.name: options[field.name] for field in fields(Run) if field.name not in _PLACES}
+    cell, run = Cell(benchmark="local", **asked), Run(data=options.folder, **used)
+    comparison, out = run_compare(options.folder, options.questions, cell, run, take(CompareConfig, options))
+    for line in [*lines(comparison), f"written to {write_page(comparison, out)}"]:
+        Console().print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def demo(options: Namespace) -> None:
+    """Serve a page to try a model on: upload a picture, move the sliders, see the leaves and what they hold, and ask a question."""
+    if importlib.util.find_spec("gradio") is None:
+        raise ValueError("demo: Gradio is not installed; pip install 'qlip[demo]'")
+    from qlip.tools.demo_page import serve  # here, because Gradio is an extra
+
+    serve(take(DemoConfig, options))
+
+
+VERBS: dict[str, Callable[[Namespace], None]] = {"show": show, "tune": tune, "compare": compare, "demo": demo}
 
 
 def build_parser(prog: str) -> ArgumentParser:
-    """The parser of both verbs."""
+    """The parser of the verbs."""
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = ArgumentParser(prog=prog, exit_on_error=False)
     verbs = parser.add_subcommands(dest="verb")
     for name, function in VERBS.items():
         one = ArgumentParser(description=function.__doc__, exit_on_error=False)
         one.add_argument("--config", action=ActionConfigFile, help="YAML file with any of these options.")
-        if function is show:
-            one.add_argument("images", nargs="+", type=Path, help="Files of pictures.")
-            one.add_argument("--grid", action="store_true", help=GRID)
-            one.add_class_arguments(ShowConfig)
-        else:
-            one.add_class_arguments(TuneConfig, as_positional=True)
+        _ADD[name](one)
         verbs.add_subcommand(name, one)
     return parser
+
+
+def _add_show(parser: ArgumentParser) -> None:
+    """Pictures, and how they are shown."""
+    parser.add_argument("images", nargs="+", type=Path, help="Files of pictures.")
+    parser.add_argument("--grid", action="store_true", help=GRID)
+    parser.add_class_arguments(ShowConfig)
+
+
+def _add_tune(parser: ArgumentParser) -> None:
+    """A folder, and what is asked of it."""
+    parser.add_class_arguments(TuneConfig, as_positional=True)
+
+
+def _add_compare(parser: ArgumentParser) -> None:
+    """The options of ``vqa`` that a comparison takes, and its own."""
+    parser.add_argument("folder", type=Path, help="Folder of pictures.")
+    parser.add_argument(
+        "questions",
+        type=Path,
+        help="CSV file in UTF-8 with a header. Its columns are image, a path below the folder; question; and, where it is known, "
+        "answer: a right answer of a word or two, several with | between them. Options may be written under a question as lines "
+        "that begin with A. and so on; the answer is then a letter. Other columns are ignored.",
+    )
+    parser.add_class_arguments(CompareConfig)
+    parser.add_class_arguments(Cell, skip=_SET)
+    parser.add_class_arguments(Run, skip=_PLACES)
+
+
+def _add_demo(parser: ArgumentParser) -> None:
+    """The page."""
+    parser.add_class_arguments(DemoConfig)
+
+
+_ADD = {"show": _add_show, "tune": _add_tune, "compare": _add_compare, "demo": _add_demo}
 
 
 def run(args: list[str], prog: str) -> None:

@@ -10,9 +10,8 @@ import datasets
 from qlip.evaluation.benchmarks import BENCHMARKS
 from tests.families.tiny_llava import scene
 
-PAPER = [
-    name for name in BENCHMARKS if not name.endswith("-pocket")
-]  # the drawn ones: tests/evaluation/test_pocket_benchmarks.py
+# the drawn ones: tests/evaluation/test_pocket_benchmarks.py; the user's own: tests/evaluation/test_local.py
+PAPER = [name for name in BENCHMARKS if not name.endswith("-pocket") and name != "local"]
 
 COLOURS = ["red", "green", "blue"]
 LETTERS = "ABCD"

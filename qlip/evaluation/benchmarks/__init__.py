@@ -1,7 +1,8 @@
-"""The benchmarks of the paper, one file each, and two of them in miniature. To add one, write a subclass of `Benchmark` and name it here."""
+"""The benchmarks of the paper, one file each, two of them in miniature, and the user's own. To add one, write a subclass of `Benchmark` and name it here."""
 
 from qlip.evaluation.benchmarks.base import Benchmark
 from qlip.evaluation.benchmarks.cvbench import CVBench
+from qlip.evaluation.benchmarks.local import Local
 from qlip.evaluation.benchmarks.mmbench import MMBench
 from qlip.evaluation.benchmarks.mme import MME
 from qlip.evaluation.benchmarks.pocket import PopePocket, VStarPocket
@@ -22,6 +23,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         RealWorldQA(),
         VStarPocket(),
         PopePocket(),
+        Local(),
     )
 }
 

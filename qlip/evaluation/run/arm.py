@@ -128,6 +128,12 @@ class Arm:
         """Inputs on a device, dense pixels in the model's dtype: stock models leave that to the caller."""
         return {name: _to(value, device, self.model.dtype) for name, value in inputs.items()}
 
+    def generate(self, inputs: Inputs, max_new_tokens: int) -> list[str]:
+        """Greedy answers to a batch, see `collate`."""
+        cast = self.to(inputs, self.model.device)
+        tokens = self.model.generate(**cast, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1)
+        return self.decode(tokens[:, len(cast["input_ids"][0]) :])
+
     def encode(self, text: str) -> Tensor:
         """Tokens of a continuation, ``(L,)``, without special ones."""
         return torch.tensor(self.processor.tokenizer(text, add_special_tokens=False)["input_ids"], dtype=torch.long)

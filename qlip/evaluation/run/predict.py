@@ -164,17 +164,11 @@ class Answering(L.LightningModule):
         if batch.questions[0].candidates:
             answers = [self.likeliest(*pair) for pair in zip(batch.questions, batch.items, strict=True)]
         else:
-            answers = self.generate(batch.inputs)
+            answers = self.arm.generate(batch.inputs, self.max_new_tokens)
         seconds = (time.perf_counter() - start) / len(answers)
         triples = zip(batch.questions, batch.items, answers, strict=True)
         self.journal.append([self._record(*triple, seconds) for triple in triples])
         return len(answers)
-
-    def generate(self, inputs: Inputs) -> list[str]:
-        """Greedy answers to a batch."""
-        cast = self.arm.to(inputs, self.device)
-        tokens = self.model.generate(**cast, max_new_tokens=self.max_new_tokens, do_sample=False, num_beams=1)
-        return self.arm.decode(tokens[:, len(cast["input_ids"][0]) :])
 
     def likeliest(self, question: Question, item: PreparedQuestion) -> str:
         """The candidate with the lowest mean loss over its tokens (V*'s own way)."""

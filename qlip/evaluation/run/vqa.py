@@ -29,8 +29,13 @@ CONFIG = "config.json"
 PACKAGES = ("torch", "transformers", "lightning", "datasets")
 
 
-def run_vqa(cell: Cell, run: Run) -> ResultFile:
+def run_vqa(cell: Cell, run: Run, source: Source | None = None) -> ResultFile:
     """Ask what has not been asked yet, then score; returns what ``result.json`` holds.
+
+    Args:
+        cell: What is measured.
+        run: Where, and on what.
+        source: The benchmark's rows and pictures, if they are loaded already.
 
     Raises:
         ValueError: if the folder holds another measurement, or an option is not taken.
@@ -38,7 +43,7 @@ def run_vqa(cell: Cell, run: Run) -> ResultFile:
     """
     out = run.out or Path("results") / cell.folder
     benchmark = get_benchmark(cell.benchmark)
-    source = benchmark.load(run.data, cell.hub, cell.data_revision)
+    source = source or benchmark.load(run.data, cell.hub, cell.data_revision)
     questions = benchmark.questions(source, cell.prompt_style, cell.scoring)[: cell.limit]
     data = describe_data(source, questions)
     claim(out, {"config": asdict(cell), "data": {"questions": data["questions"], "sha256": data["sha256"]}})
