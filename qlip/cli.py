@@ -26,6 +26,7 @@ _NOISE = (  # messages that no user of these verbs can do anything about
     ".*isinstance\\(treespec, LeafSpec\\)",
     ".*does not have many workers",
     "You are using a custom batch sampler",
+    "You're resuming from a checkpoint that ended before the epoch ended",  # our sampler knows its place
     "LightningCLI's args parameter is intended to run from within Python",
 )
 

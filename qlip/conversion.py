@@ -23,6 +23,7 @@ from qlip.images.names import Fit
 from qlip.images.processor import PROCESSOR_FILE, Crop, Pad, QlipImageProcessor
 from qlip.shipped import is_shipped, shipped
 from qlip.towers.base import TOWERS, find_tower
+from qlip.towers.load import load_whole
 from qlip.zoo.resolve import resolve_position
 
 Processor = ProcessorMixin | BaseImageProcessor
@@ -124,6 +125,7 @@ def from_pretrained(source: str | Path, **options: Any) -> tuple[Any, Any]:
     Raises:
         OSError: if there is no such folder or repository, or the model in it is stock; the message then says how to convert
             it.
+        ValueError: if weights, position or settings are damaged or missing.
     """
     folder = shipped(str(source))
     hub = {name: options[name] for name in HUB_OPTIONS if name in options}
@@ -143,7 +145,7 @@ def from_pretrained(source: str | Path, **options: Any) -> tuple[Any, Any]:
     weighting = saved_weighting(config)
     position = find_position(folder, hub, missing=weighting is not None)
     settings = QlipImageProcessor.read(find_file(folder, PROCESSOR_FILE, hub))
-    tower = getattr(transformers, name).from_pretrained(folder, **options)
+    tower, _ = load_whole(getattr(transformers, name), folder, "source", **options)
     saved_weighting(tower.config)
     return convert(tower, position=position, quadtree=settings.quadtree, weighting=weighting), settings
 

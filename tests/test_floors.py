@@ -15,6 +15,7 @@ FLOORS = [
     {"_version"},
     {"core"},
     {"files", "configs"},
+    {"structured"},
     {"images"},
     {"shipped"},
     {"towers"},

@@ -19,6 +19,7 @@ from qlip.evaluation.report.report import write_report
 from qlip.evaluation.run.bias import run_bias
 from qlip.evaluation.run.sweep import Runner, run_here, run_sweep
 from qlip.evaluation.run.vqa import run_vqa
+from qlip.structured import check_configs
 
 
 def vqa(options: Namespace) -> None:
@@ -81,6 +82,8 @@ def sweep(options: Namespace) -> None:
     console = Console()
     for name in [*(cell.folder for cell, _ in done.open), *(["bias"] if done.open_bias else [])]:
         console.print(f"open: {name}", highlight=False, soft_wrap=True)
+    for why in done.damaged.values():
+        console.print(f"damaged: {why}", highlight=False, soft_wrap=True, markup=False)
     console.print(f"{len(done.cells) - len(done.open)} of {len(done.cells)} cells done", highlight=False)
 
 
@@ -135,5 +138,6 @@ def run(args: list[str], prog: str) -> None:
         ValueError: if an option is not taken.
         argparse.ArgumentError: if an argument is unknown, missing or of the wrong type.
     """
+    check_configs(args)
     options = build_parser(prog).parse_args([_underscored(arg) for arg in args])
     VERBS[options.verb][0](options[options.verb])

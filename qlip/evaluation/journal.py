@@ -6,8 +6,12 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, get_type_hints
 
 from qlip.evaluation.benchmarks.base import Record
+from qlip.structured import DamagedFileError, check_fields, parse_json
+
+_KINDS = get_type_hints(Record)
 
 
 class Journal:
@@ -45,13 +49,7 @@ class Journal:
                 os.ftruncate(file, whole)
                 os.fsync(file)
         records: dict[str, Record] = {}
-        for number, line in enumerate(content[:whole].splitlines(), start=1):
-            try:
-                record = json.loads(line)
-            except ValueError as error:
-                raise ValueError(
-                    f"{self.path}: line {number} is no JSON; put it right or start in a new folder"
-                ) from error
+        for record in _records(content[:whole], self.path):
             records.setdefault(record["id"], record)
         return list(records.values())
 
@@ -67,7 +65,28 @@ class Journal:
 
 
 def read_records(path: Path) -> list[Record]:
-    """The records of a journal, a torn last line left out; the file is not touched."""
+    """The records of a journal, the first of each id, a torn last line left out; the file is not touched.
+
+    Raises:
+        ValueError: if a line is damaged.
+    """
     content = path.read_bytes()
-    lines = content[: content.rfind(b"\n") + 1].splitlines()
-    return list({record["id"]: record for record in map(json.loads, reversed(lines))}.values())[::-1]
+    records: dict[str, Record] = {}
+    for record in _records(content[: content.rfind(b"\n") + 1], path):
+        records.setdefault(record["id"], record)
+    return list(records.values())
+
+
+def _records(content: bytes, path: Path) -> Iterator[Record]:
+    """The records of whole lines.
+
+    Raises:
+        ValueError: naming the line and field that is damaged.
+    """
+    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
+        where = f"{path}: line {number}"
+        try:
+            record: Any = check_fields(parse_json(line, where), where, _KINDS)
+        except DamagedFileError as error:
+            raise ValueError(f"{error}; put it right or start in a new folder") from error
+        yield record

@@ -1,20 +1,24 @@
 """Finished runs on disk, and which of them may be compared."""
 
-import json
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypedDict, get_args
+from typing import Any, TypedDict, get_args, get_type_hints
 
-from qlip.core.names import TableMode, Weighting
+from qlip.core.names import TableMode
+from qlip.data.readable import MAX_UNREADABLE
 from qlip.evaluation.benchmarks import Benchmark, get_benchmark
 from qlip.evaluation.benchmarks.base import Record
 from qlip.evaluation.cell import Cell
 from qlip.evaluation.journal import read_records
 from qlip.evaluation.statistics import Estimate
+from qlip.structured import DamagedFileError, check_fields, read_json
 
-PREDICTIONS, RESULT, BIAS = "predictions.jsonl", "result.json", "bias.json"
+log = logging.getLogger(__name__)
+
+PREDICTIONS, RESULT = "predictions.jsonl", "result.json"
 # fields of a cell that the first results lack, and what was measured then
 ADDED = {"cover": "roots", "fit": "prune", "weighting": None}
 
@@ -73,6 +77,15 @@ class ResultFile(Evaluation):
     """Questions in a batch on each device."""
     versions: dict[str, str]
     """Versions of Python and of the packages that a result depends on."""
+
+
+_CELL = get_type_hints(Cell)
+_ESTIMATE = dict.fromkeys(("value", "se", "low", "high"), float)
+_DATA = {"origin": str, "revision": str | None, "questions": int, "sha256": str}
+_RESULT = {  # the fields of a `ResultFile` and their types
+    "config": dict, "data": dict, "primary": str, "scores": dict, "unparsed": float, "tokens": dict,
+}  # fmt: skip
+_MORE = {"unreadable": list, "seconds": float, "batch_size": int, "versions": dict}  # which nobody reads again
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,12 +158,19 @@ def read_result(path: Path) -> Result:
     Raises:
         ValueError: if it does not describe a cell, naming what is unknown, missing or not taken.
     """
-    values: ResultFile = json.loads(path.read_text(encoding="utf-8"))
-    scores = {name: Estimate(**score) for name, score in values["scores"].items()}
-    percent, unparsed = values["tokens"]["percent"], values["unparsed"]
-    return Result(
-        path.parent, _cell(values["config"], path), values["primary"], scores, percent, unparsed, values["data"]
+    values = check_fields(read_json(path), str(path), _RESULT, _MORE)
+    cell = _cell(values["config"], path)
+    data: Any = check_fields(values["data"], f"{path}: data", _DATA)
+    tokens = check_fields(
+        values["tokens"], f"{path}: tokens", {"percent": float}, dict.fromkeys(TokenCounts.__annotations__, float)
     )
+    scores = {
+        name: Estimate(**check_fields(score, f"{path}: scores: {name}", _ESTIMATE))
+        for name, score in values["scores"].items()
+    }
+    if values["primary"] not in scores:
+        raise DamagedFileError(f"{path}: primary: got {values['primary']!r}, which is none of its scores")
+    return Result(path.parent, cell, values["primary"], scores, tokens["percent"], values["unparsed"], data)
 
 
 def read_cell(path: Path) -> Cell:
@@ -159,7 +179,10 @@ def read_cell(path: Path) -> Cell:
     Raises:
         ValueError: if it does not describe a cell, naming what is unknown, missing or not taken.
     """
-    return _cell(json.loads(path.read_text(encoding="utf-8"))["config"], path)
+    held = read_json(path)
+    if not isinstance(held, dict) or not isinstance(held.get("config"), dict):
+        raise DamagedFileError(f"{path}: has no config; delete its folder and measure it anew")
+    return _cell(held["config"], path)
 
 
 def _cell(values: Mapping[str, Any], path: Path) -> Cell:
@@ -173,38 +196,9 @@ def _cell(values: Mapping[str, Any], path: Path) -> Cell:
             f"wrote it, or delete its folder and measure it anew"
         )
     try:
-        return Cell(**values)
+        return Cell(**check_fields(values, "config", _CELL))
     except (TypeError, ValueError) as error:
         raise ValueError(f"config: {path} holds what is not taken: {error}") from error
-
-
-@dataclass(frozen=True)
-class BiasPoint:
-    """One point of figure 4; ``bias.json`` lists them under ``rows``.
-
-    Attributes:
-        size: Side of the image in pixels.
-        position: Name of the position.
-        quadtree: Whether blocks were merged.
-        cosine: cos of the [CLS] token and that at the training size; for ``zero`` both are encoded without positions, which
-            makes it the mesoscopic measure.
-        interpolation_bias: The measure of eq. 1; None for ``zero``.
-        tokens: Mean number of patches of an image.
-        weighting: How leaves counted in the attention.
-    """
-
-    size: int
-    position: str
-    quadtree: bool
-    cosine: float
-    interpolation_bias: float | None
-    tokens: float
-    weighting: Weighting = "once"
-
-
-def read_points(path: Path) -> list[BiasPoint]:
-    """The points of a ``bias.json``."""
-    return [BiasPoint(**point) for point in json.loads(path.read_text(encoding="utf-8"))["rows"]]
 
 
 @dataclass(frozen=True)
@@ -251,19 +245,34 @@ def find_results(root: Path) -> list[Result]:
     """All finished runs under a folder, in the order of their paths.
 
     Raises:
-        ValueError: if there are none, or one has lost its answers or does not describe a cell.
+        ValueError: if there are none. One that has lost its answers or is damaged is left out; the log names it.
     """
-    found = [read_result(path) for path in _visible(root)]
+    found: list[Result] = []
+    damaged: list[str] = []
+    for path in _visible(root):
+        try:
+            found.append(_whole(path))
+        except (OSError, ValueError) as error:
+            log.warning("left out: %s", error)
+            damaged.append(str(error))
+    if damaged and not found:
+        raise ValueError(f"dir: {root} holds no run that can be read: {damaged[0]}")
     if not found:
         raise ValueError(
             f"dir: got {root}, which holds no {RESULT}; takes the folder of finished runs (evaluate.py vqa, sweep)"
         )
-    for result in found:
-        if not (result.folder / PREDICTIONS).is_file():
-            raise ValueError(
-                f"dir: {result.folder} has a {RESULT} but no {PREDICTIONS}; put it back or delete the folder"
-            )
     return found
+
+
+def _whole(path: Path) -> Result:
+    """A finished run with all that a report needs of it."""
+    result = read_result(path)
+    if not (result.folder / PREDICTIONS).is_file():
+        raise ValueError(f"dir: {result.folder} has a {RESULT} but no {PREDICTIONS}; put it back or delete the folder")
+    answers, questions = len(result.records), result.data["questions"]  # reads them, which may fail too
+    if answers < max(1, questions * (1 - MAX_UNREADABLE)):
+        raise DamagedFileError(f"{result.folder / PREDICTIONS}: holds {answers} of {questions} answers")
+    return result
 
 
 def _visible(root: Path) -> list[Path]:

@@ -25,6 +25,7 @@ from qlip.families.processor import ConvertedProcessor, PromptProcessor
 from qlip.families.tower import ConvertedTower
 from qlip.images.processor import Crop, QlipImageProcessor
 from qlip.towers.base import Tower, find_tower, position_table
+from qlip.towers.load import load_whole
 from qlip.zoo.position_file import POSITION_FILE, check_writable, read_position
 
 FAMILIES: dict[type[nn.Module], type["Converted"]] = {}
@@ -205,17 +206,18 @@ class Converted(Renamed):
 
         Raises:
             OSError: if there is no checkpoint, or nothing that says it was converted.
+            ValueError: if weights or the position are damaged or missing.
         """
         hub = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
         weighting = saved_weighting(AutoConfig.from_pretrained(pretrained_model_name_or_path, **hub))
         position = find_position(pretrained_model_name_or_path, hub, missing=weighting is not None)
-        loaded = cls.original.from_pretrained(str(pretrained_model_name_or_path), *args, **kwargs)
-        model, *info = loaded if isinstance(loaded, tuple) else (loaded,)  # output_loading_info=True
+        informed = kwargs.pop("output_loading_info", False)
+        model, report = load_whole(cls.original, str(pretrained_model_name_or_path), "model", *args, **kwargs)
         saved_weighting(model.config)
         if position is None and cls.default_position(model) is not None:
             find_position(pretrained_model_name_or_path, hub)  # raises and says what is missing
         converted = cls.attach(model, position, weighting or "once")  # qlip 0.1 had no weighting, and wrote none
-        return (converted, *info) if info else converted
+        return (converted, report) if informed else converted
 
 
 def find_position(source: str | Path, options: Mapping[str, Any], missing: bool = False) -> Position | None:

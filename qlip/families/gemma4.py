@@ -53,5 +53,6 @@ class QlipGemma4ForConditionalGeneration(
 
     @classmethod
     def stock_tokens(cls, model: Any, processor: Any) -> int | None:
-        """What transformers scales every picture to."""
-        return getattr(getattr(processor, "image_processor", None), "max_soft_tokens", None)
+        """What is left of transformers' number for every picture once rows and columns are rounded down, up to an aspect of 3."""
+        most = getattr(getattr(processor, "image_processor", None), "max_soft_tokens", None)
+        return None if most is None else int((most**0.5 - 3**0.5) * (most**0.5 - 3**-0.5))

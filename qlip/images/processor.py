@@ -1,9 +1,9 @@
 """From pictures to ragged batches of patches: the preprocessing of every qlip model."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from qlip.images.names import Crop, Fit, Pad
 from qlip.images.read import (
     MAX_PIXELS,
     ImageLike,
+    as_list,
     centre_crop,
     normalise,
     pad_to_square,
@@ -29,6 +30,7 @@ from qlip.images.read import (
     shortest_edge_shape,
     to_rgb,
 )
+from qlip.images.settings import read_settings
 
 OF_THE_TREE = ("alpha", "max_tokens", "criterion", "cover", "score")
 OPTIONS = (*OF_THE_TREE, "fit", "size", "crop", "pad")
@@ -73,7 +75,9 @@ class QlipImageProcessor:
         check_fields(self, "size", "crop", "pad", "unit", "fit")
         for name, least in (("mean", -math.inf), ("std", 0.0)):
             values = getattr(self, name)
-            if len(values) != 3 or not all(least < value < math.inf for value in values):
+            if len(values) != 3 or not all(
+                isinstance(value, Real) and least < float(value) < math.inf for value in values
+            ):
                 raise ValueError(
                     f"{name}: got {values!r}; takes three finite numbers{', all above 0' if name == 'std' else ''}"
                 )
@@ -92,7 +96,7 @@ class QlipImageProcessor:
         Raises:
             ValueError: if an image is too large after scaling, see `grid`, or no image is given.
         """
-        pictures = _as_list(images)
+        pictures = as_list(images)
         cut = (
             settings.cut(image) for image, settings in zip(pictures, self.each(len(pictures), **options), strict=True)
         )
@@ -143,8 +147,12 @@ class QlipImageProcessor:
 
     @classmethod
     def read(cls, path: str | Path) -> "QlipImageProcessor":
-        """Read what `save_pretrained` wrote."""
-        return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8"))["images"])
+        """Read what `save_pretrained` wrote; raises as `read_settings`."""
+        images = read_settings(path, cls.__dataclass_fields__, Quadtree.__dataclass_fields__)
+        try:
+            return cls.from_dict(images)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: images: {error}") from error
 
     def with_options(self, **options: Any) -> "QlipImageProcessor":
         """A processor with some settings changed.
@@ -193,7 +201,7 @@ class QlipImageProcessor:
             images: As in a call.
             options: As in a call.
         """
-        pictures = _as_list(images)
+        pictures = as_list(images)
         each = zip(pictures, self.each(len(pictures), **options), strict=True)
         return [len(settings.cut(image)[1]) for image, settings in each]
 
@@ -340,8 +348,3 @@ class QlipImageProcessor:
                 f"{MAX_PREPARED:,} pixels after scaling and cropping. Set a smaller size, or max_tokens"
             )
         return h, w
-
-
-def _as_list(images: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:
-    """One image as a list of one."""
-    return list(images) if isinstance(images, Sequence) and not isinstance(images, str | bytes) else [images]  # type: ignore[list-item]

@@ -6,6 +6,7 @@ anything of it is decoded, and whatever its decoder raises becomes one ``OSError
 
 import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -298,3 +299,8 @@ def normalise(image: Image.Image, mean: tuple[float, ...], std: tuple[float, ...
     """RGB image to a float32 tensor ``(3, H, W)``, scaled to [0, 1], mean subtracted and divided by std."""
     pixels = tvf.pil_to_tensor(image).contiguous()  # it comes channels last, which makes all that follows twice as slow
     return tvf.normalize(tvf.to_dtype(pixels, torch.float32, scale=True), list(mean), list(std))
+
+
+def as_list(images: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:
+    """One image as a list of one."""
+    return list(images) if isinstance(images, Sequence) and not isinstance(images, str | bytes) else [images]  # type: ignore[list-item]

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 import transformers
+from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -109,15 +110,42 @@ def _config(name: str, revision: str | None) -> PretrainedConfig:
         ) from error
 
 
+def load_whole(kind: Any, source: str, what: str, *args: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
+    """A model of transformers with all its weights, and transformers' report on their loading.
+
+    Args:
+        kind: The class that has ``from_pretrained``.
+        source: Hub id or folder.
+        what: Name of the argument that the source comes from, for errors.
+        args: Arguments of transformers.
+        options: Options of transformers.
+
+    Raises:
+        ValueError: if weights are missing, which transformers makes up with a warning, or are not finite.
+    """
+    model, report = kind.from_pretrained(source, *args, **options, output_loading_info=True)
+    broken = [name for name, weight in model.named_parameters() if not _is_finite(weight)]
+    for problem, names in (
+        ("lacks the weights", report["missing_keys"]),
+        ("has values that are not finite in", broken),
+    ):
+        if names:
+            listed = ", ".join(sorted(names)[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+            raise ValueError(f"{what}: {source!r} {problem} {listed}; fetch or save it again")
+    return model, report
+
+
+def _is_finite(weight: Tensor) -> bool:
+    """Whether all values are finite, or cannot be seen: quantised, or not in memory."""
+    if weight.is_meta or not weight.numel() or weight.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        return True
+    return all(bool(extreme.isfinite()) for extreme in weight.detach().aminmax())  # NaN is an extreme; needs no memory
+
+
 def _load(kind: Any, name: str, config: PretrainedConfig, revision: str | None) -> Any:
-    """A model of a class, in float32."""
-    loaded: Any = kind.from_pretrained(
-        shipped(name), config=config, revision=revision or "main", dtype=torch.float32, output_loading_info=True
-    )
-    model, report = loaded
-    if report["missing_keys"]:  # transformers only warns, and makes them up
-        raise ValueError(f"backbone: {name!r} lacks the weights {', '.join(sorted(report['missing_keys']))}")
-    return model
+    """A tower of a class, in float32."""
+    options = {"config": config, "revision": revision or "main", "dtype": torch.float32}
+    return load_whole(kind, shipped(name), "backbone", **options)[0]
 
 
 class _ProjectedVisionSide(CLIPVisionModelWithProjection):

@@ -1,6 +1,6 @@
-"""What happens around the training step: projection, previews, export, and the closing table."""
+"""What happens around the training step: projection, previews, and the closing table."""
 
-import math
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,14 +14,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from qlip.core.quadtree import Quadtree
 from qlip.images.read import read_image
 from qlip.training.batch import TrainBatch
 from qlip.training.data import QlipDataModule, data_module_of
+from qlip.training.export import ZooExport
 from qlip.training.module import QlipModule
 from qlip.viz import draw_leaves
-from qlip.zoo.config import ZooConfig
-from qlip.zoo.store import check_target, save
 
 
 class ResidualProjection(L.Callback):
@@ -79,82 +77,15 @@ class QuadtreePreview(L.Callback):
                     logger.experiment.add_image(tag, np.asarray(draw_leaves(view, leaves)), dataformats="HWC")
 
 
-class ZooExport(L.Callback):
-    """Write the trained MLP as zoo entries: ``NAME`` whenever a validation is the best so far, ``NAME-last`` at the end.
+class Summary(L.Callback):
+    """Close the fit with a table: before and after, and where everything is; or with the command that goes on.
 
     Args:
-        name: Name of the entry; ``qlip-<backbone>`` if not given.
-        root: Folder that holds the entries.
-        monitor: The metric whose smallest value is best.
+        resume: That command.
     """
 
-    def __init__(self, name: str | None = None, root: str = "checkpoints", monitor: str = "val/loss") -> None:
-        self.name, self.root, self.monitor = name, Path(root), monitor
-        self.best = math.inf
-
-    def state_dict(self) -> dict[str, float]:
-        """Remember the best value, so that a resumed run does not replace a better entry."""
-        return {"best": self.best}
-
-    def load_state_dict(self, state_dict: dict[str, float]) -> None:
-        """Go on from the best value of the run so far."""
-        self.best = state_dict["best"]
-
-    def folder(self, module: QlipModule) -> Path:
-        """The folder of the best entry."""
-        backbone = str(module.hparams["backbone"]).rstrip("/").split("/")[-1]
-        return self.root / (self.name or f"qlip-{backbone.replace(':', '-')}")
-
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Find out before the training whether the entries can be written."""
-        assert isinstance(pl_module, QlipModule)
-        if stage == "fit":
-            folder = self.folder(pl_module)
-            check_target(folder)
-            check_target(folder.with_name(f"{folder.name}-last"))
-
-    @rank_zero_only
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Export if this is the best so far."""
-        assert isinstance(pl_module, QlipModule)
-        value = float(trainer.callback_metrics.get(self.monitor, math.inf))
-        if trainer.state.fn == "fit" and not trainer.sanity_checking and value < self.best:
-            self.best = value
-            self._export(self.folder(pl_module), trainer, pl_module)
-
-    @rank_zero_only
-    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Export the last state."""
-        assert isinstance(pl_module, QlipModule)
-        folder = self.folder(pl_module)
-        self._export(folder.with_name(f"{folder.name}-last"), trainer, pl_module)
-
-    def _export(self, folder: Path, trainer: L.Trainer, module: QlipModule) -> None:
-        save(module.position, folder, self._config(trainer, module))
-
-    def _config(self, trainer: L.Trainer, module: QlipModule) -> ZooConfig:
-        data = data_module_of(trainer)
-        names = {"val/residual_l1": "R", "val/residual_l2": "R2"}
-        measured = {k: v for k, v in _plain(trainer.callback_metrics).items() if k.startswith("val/")}
-        return ZooConfig.of(
-            module.position,
-            backbone=module.hparams["backbone"],
-            backbone_revision=module.hparams["revision"],
-            patch_size=data.view.patch_size,
-            metrics={names.get(k, k.removeprefix("val/")): v for k, v in measured.items()},
-            quadtree=Quadtree(data.merge[1], "random", patch_size=data.view.patch_size, cover="roots"),
-            training={
-                **{k: v for k, v in module.hparams.items() if k not in ("backbone", "revision")},
-                "data": data.root, "max_size": data.max_size, "merge": list(data.merge),
-                "batch_size": data.batch_size, "steps": trainer.global_step, "seed": data.seed,
-            },
-        )  # fmt: skip
-
-
-class Summary(L.Callback):
-    """Close the fit with a table: before and after, and where everything is."""
-
-    def __init__(self) -> None:
+    def __init__(self, resume: str = "qlip fit --ckpt_path last") -> None:
+        self.resume = resume
         self.before: dict[str, float] = {}
         self.started = self.seconds = 0.0
         self.tokens: list[float] = []
@@ -185,6 +116,13 @@ class Summary(L.Callback):
                 logger.log_metrics(metrics, step=0)
 
     @rank_zero_only
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Say how to go on."""
+        kept = trainer.loggers and trainer.checkpoint_callbacks  # type: ignore[attr-defined]
+        if trainer.state.fn == "fit" and trainer.global_step and kept:
+            print(f"stopped after {trainer.global_step} steps; go on with: {self.resume}", file=sys.stderr)
+
+    @rank_zero_only
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Stop the clock."""
         self.seconds = time.perf_counter() - self.started
@@ -207,8 +145,8 @@ class Summary(L.Callback):
             table.add_row("unreadable images", "", str(len(data.unreadable)))
         console = Console()
         console.print(table)
-        exports = [c.folder(module) for c in trainer.callbacks if isinstance(c, ZooExport)]  # type: ignore[attr-defined]
-        for folder in exports:
+        callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        for folder in [Path(c.entry) for c in callbacks if isinstance(c, ZooExport) and c.written]:
             console.print(f"Zoo entry  {folder}    qlip zoo show {folder.name}")
             console.print(f'Use it     qlip.load("{folder}")', markup=False)
         for logger in trainer.loggers:  # Trainer.log_dir would wait for the other ranks

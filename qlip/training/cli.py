@@ -3,32 +3,60 @@
 import re
 import signal
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import Namespace, set_parsing_settings
+from jsonargparse import set_parsing_settings
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from qlip.configs import find
-from qlip.training.callbacks import QuadtreePreview, Summary, ZooExport
+from qlip.structured import check_configs
+from qlip.training.callbacks import QuadtreePreview, Summary
 from qlip.training.data import QlipDataModule
+from qlip.training.export import ZooExport
 from qlip.training.module import QlipModule
+from qlip.training.resume import LOGS, ConfigError, check_path, newest_run, refuse_differences, refuse_overrides
 
-LOGS = Path("lightning_logs")
+PRECISIONS = ("32-true", "bf16-mixed", "32", "bf16")  # the last two are other names of the first
+BARE = (
+    "log_every_n_steps",
+    "num_sanity_val_steps",
+    "enable_model_summary",
+)  # our defaults that a bare trainer takes none of
 VERBS = ("fit", "validate", "test", "predict")
 
 
-class ConfigError(ValueError):
-    """The command line asks for something that cannot be; the message says what to do."""
+def check_precision(precision: object) -> None:
+    """Check that a training can be done in a precision.
+
+    Raises:
+        ConfigError: if not, and why.
+    """
+    if precision is not None and str(precision) not in PRECISIONS:
+        raise ConfigError(
+            f"trainer.precision: got {precision!r}; takes {', '.join(PRECISIONS)}. In float16 the gradients of a micro-batch would "
+            f"be lost before Lightning scales the loss, and the coordinate MLP needs its weights in float32"
+        )
+
+
+class SaveRun(SaveConfigCallback):
+    """Keep the options of a fit with its logs: by them it is known for a run that can go on."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Save them, if this is a fit and there are logs."""
+        if stage == "fit" and trainer.loggers:
+            super().setup(trainer, pl_module, stage)
 
 
 class QlipCLI(LightningCLI):
     """LightningCLI with these changes (lightning 2.6).
 
-    - ``--ckpt_path last`` is the newest resumable checkpoint under ``lightning_logs``, also after a crash.
+    - ``fit --ckpt_path last`` is the newest run under ``lightning_logs`` with its own options, also after a crash; for the other
+      verbs it is that run's checkpoint. Other options are refused.
+    - A checkpoint is a file here, never an address, and nothing in it is run.
     - ``--ckpt_path X --model.lr Y`` stops where Y differs from what X was trained with; Lightning keeps X's in silence.
     - Unwritten defaults: TensorBoard, rich progress, checkpoints that survive Ctrl-C, zoo export, closing table.
     """
@@ -55,61 +83,45 @@ class QlipCLI(LightningCLI):
             if isinstance(callback, Summary):
                 callback.report(self.trainer, self.model, self.datamodule)
 
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Arguments of each verb that are no options: ``weights_only`` is always set."""
+        return {verb: {*skipped, "weights_only"} for verb, skipped in LightningCLI.subcommands().items()}
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        """Leave out of our defaults what the user has switched off; Lightning refuses the two together."""
+        check_precision(config["precision"])
+        if config["barebones"]:
+            config |= {name: None for name in BARE if config[name] == self.trainer_defaults.get(name)}
+            config["logger"] = config["logger"] if isinstance(config["logger"], bool) else None
+        written = config["enable_checkpointing"] is not False and not config["barebones"]
+        callbacks = [callback for callback in callbacks if written or not isinstance(callback, ModelCheckpoint)]
+        logged = config["logger"] not in (None, False) or config["fast_dev_run"]
+        if not logged:
+            kept = [each for each in self.trainer_defaults["callbacks"] if not isinstance(each, LearningRateMonitor)]
+            self.trainer_defaults = {**self.trainer_defaults, "callbacks": kept}
+        return super()._instantiate_trainer(config, callbacks)
+
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, then resolve ``last`` and refuse what a checkpoint would silently override."""
         super().parse_arguments(parser, args)
-        command = self.config.get("subcommand")
-        if command and self.config[command].get("ckpt_path") == "last":
-            self.config[command].ckpt_path = str(newest_checkpoint())
-        path = self.config[command].get("ckpt_path") if command else None
-        if path and Path(path).is_file():
-            asked = parser.parse_args(args, defaults=False)[command]  # type: ignore[arg-type]
-            refuse_overrides(path, asked.get("model"))
-
-
-def newest_checkpoint(logs: Path = LOGS) -> Path:
-    """The most recently written resumable checkpoint of any run.
-
-    Raises:
-        ConfigError: if there is none.
-    """
-    found = sorted(logs.glob("version_*/checkpoints/last*.ckpt"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise ConfigError(f"ckpt_path: got 'last', but there is no checkpoint under {logs}; start without --ckpt_path")
-    return found[-1]
-
-
-def refuse_overrides(path: str, asked: Namespace | None) -> None:
-    """Stop where the user asks for other hyperparameters than the checkpoint holds; Lightning would keep the latter.
-
-    Args:
-        path: The checkpoint.
-        asked: Only those arguments of the model that the user gave.
-
-    Raises:
-        ConfigError: naming each argument, what was asked and what the checkpoint holds.
-    """
-    saved = torch.load(path, weights_only=True, map_location="cpu").get("hyper_parameters", {})
-    held = _flatten(saved)
-    wanted = _flatten(asked.as_dict() if asked else {})
-    changed = [
-        f"--model.{name} {value!r} (the checkpoint has {held[name]!r})"
-        for name, value in wanted.items()
-        if name in held and held[name] != value
-    ]
-    if changed:
-        raise ConfigError(
-            f"ckpt_path: {path} goes on with its own hyperparameters and would ignore {', '.join(changed)}. Leave these "
-            f"arguments out to resume, or leave --ckpt_path out to start anew"
-        )
-
-
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"mlp": {"depth": 4}}`` to ``{"mlp.depth": 4}``."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
+        verb = self.config.subcommand
+        path = self.config[verb].ckpt_path
+        if path is None:
+            return
+        asked = parser.parse_args(args, defaults=False)[verb]  # type: ignore[arg-type]
+        if path == "last":
+            run = newest_run()
+            path = str(run.checkpoint)
+            if verb == "fit":
+                refuse_differences(run, asked)
+                super().parse_arguments(parser, [verb, f"--config={run.config}", f"--ckpt_path={path}"])
+        check_path(path)
+        refuse_overrides(path, asked.get("model"))
+        self.config[verb].ckpt_path = path
 
 
 def _with_found_recipes(args: list[str]) -> list[str]:
@@ -138,6 +150,7 @@ def run(args: list[str], prog: str) -> None:
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     torch.set_float32_matmul_precision("high")
     args = _with_found_recipes(args)
+    check_configs(args)
     command = f"python {prog}" if prog.endswith(".py") else prog
     parsers: dict[str, Any] = {name: {"default_env": False, "exit_on_error": False} for name in VERBS}
     try:
@@ -146,6 +159,7 @@ def run(args: list[str], prog: str) -> None:
             QlipDataModule,
             args=args,
             load_from_checkpoint_support=False,
+            save_config_callback=SaveRun,
             trainer_defaults={
                 "max_epochs": 100,
                 "logger": {"class_path": "TensorBoardLogger", "init_args": {"save_dir": ".", "name": str(LOGS)}},
@@ -153,12 +167,11 @@ def run(args: list[str], prog: str) -> None:
                 "use_distributed_sampler": False,  # our sampler shares out its batches itself
                 "num_sanity_val_steps": -1,  # a whole validation before the first step: the "before" of the closing table
                 "enable_model_summary": False,
-                "callbacks": [LearningRateMonitor("step"), Summary()],
+                "callbacks": [LearningRateMonitor("step"), Summary(f"{command} fit --ckpt_path last")],
             },
             parser_kwargs={"prog": prog, "exit_on_error": False, **parsers},
         )
     except SIGTERMException:  # Lightning lets it pass for success
-        print(f"stopped by SIGTERM; go on with: {command} fit ... --ckpt_path last", file=sys.stderr)
         sys.exit(128 + signal.SIGTERM)
     except MisconfigurationException as error:
         raise ConfigError(str(error)) from error

@@ -19,11 +19,11 @@ from qlip.encoder import QlipVisionModel, mean_of_patches
 from qlip.towers.base import Tower, find_tower, position_table
 from qlip.towers.load import image_statistics, load_tower
 from qlip.training.batch import TrainBatch
-from qlip.training.checkpoint import check_trained_state, trained_state
+from qlip.training.checkpoint import check, seal, trained_state
 from qlip.training.config import LossConfig, MLPConfig
 from qlip.training.data import View, data_module_of
 from qlip.training.loss import batch_cls_loss, cls_loss, residual
-from qlip.training.schedule import total_steps, warmup_cosine
+from qlip.training.schedule import learning_rate_factor
 from qlip.training.targets import Shard, weights_digest
 from qlip.training.validation import ValidationMeans
 from qlip.zoo.solve import solved_position
@@ -43,7 +43,7 @@ class QlipModule(L.LightningModule):
         mlp: Architecture of the network, and where its weights start.
         loss: Terms of the loss and their weights.
         lr: Learning rate of Adam.
-        warmup: Fraction of all steps over which the learning rate rises; then it falls as a cosine.
+        warmup: Fraction of the run over which the learning rate rises; then it falls as a cosine.
         recompute_activations: Keep only the input of each of the tower's layers and compute the rest again in the backward
             pass: for large images, at half as much time again.
     """
@@ -193,21 +193,21 @@ class QlipModule(L.LightningModule):
         return [self._evaluate(view)[0] for view in batch]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Adam on the MLP alone in one kernel, warm-up and cosine over all steps of the run."""
+        """Adam on the MLP alone in one kernel, warm-up and cosine over the run, whatever limits it."""
         optimizer = torch.optim.Adam(self.position.parameters(), lr=self.lr, fused=True)
         trained = {id(p) for p in self.position.parameters()}
         assert trained == {id(p) for p in self.parameters() if p.requires_grad}
-        total = total_steps(self.trainer)
-        schedule = LambdaLR(optimizer, partial(warmup_cosine, warmup=round(self.warmup * total), total=total))
+        schedule = LambdaLR(optimizer, learning_rate_factor(self.trainer, self.warmup))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the MLP alone."""
         checkpoint["state_dict"] = trained_state(checkpoint["state_dict"])
+        seal(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse the checkpoint of another network."""
-        check_trained_state(checkpoint["state_dict"], self.position)
+        """Refuse the checkpoint of another network, and one that is damaged."""
+        check(checkpoint, self.position)
 
 
 def _initial_position(table: Tensor, mlp: MLPConfig) -> PositionMLP:

@@ -20,6 +20,7 @@ from qlip.data.readable import check_unreadable, log_skipped
 from qlip.files import replacing_file
 from qlip.images.processor import QlipImageProcessor
 from qlip.images.read import read_image
+from qlip.zoo.position_file import tensors_digest
 
 log = logging.getLogger(__name__)
 
@@ -93,11 +94,7 @@ class _StandardViews(Dataset[_View | None]):
 
 def weights_digest(module: nn.Module) -> str:
     """sha256 of all tensors of a module, names included."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    return tensors_digest(module.state_dict())
 
 
 def cache_key(encoder_digest: str, processor: QlipImageProcessor, files: Sequence[Path]) -> str:
@@ -131,7 +128,7 @@ class _Block:
             with safe_open(self.path, "pt") as file:
                 meta = file.metadata() or {}
                 targets = Targets(file.get_tensor("targets"), file.get_tensor("sizes"))
-        except (SafetensorError, OSError) as error:
+        except (SafetensorError, OSError, ValueError) as error:
             log.warning("rebuilding a damaged target cache: %s", error)
             return None
         if meta.get("key") != self.key or len(targets) != len(self.files) or meta.get("sha256") != _digest(targets):

@@ -1,6 +1,9 @@
 """Model cards: what the Hub shows about an entry, generated from its configuration."""
 
 import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
@@ -24,6 +27,7 @@ def model_card(config: ZooConfig, name: str) -> str:
         config: What the entry says about itself.
         name: What `qlip.load` takes to load it: its name in the zoo, or its Hub id.
     """
+    config = without_paths(config)
     results = _eval_results(config)
     data = ModelCardData(
         library_name="qlip",
@@ -61,6 +65,16 @@ model = qlip.convert(clip, position=qlip.load({name!r}){quadtree})
 
 {_origin(config)} Written by qlip {config.qlip_version}.
 """
+
+
+def without_paths(config: ZooConfig) -> ZooConfig:
+    """The same with the last part alone of every absolute path: where things lie on a disk is nobody else's business."""
+    training = {name: _last_part(value) for name, value in config.training.items()}
+    return replace(config, backbone=_last_part(config.backbone), training=training)
+
+
+def _last_part(value: Any) -> Any:
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def _eval_results(config: ZooConfig) -> list[EvalResult]:

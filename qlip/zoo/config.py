@@ -1,7 +1,6 @@
 """What a zoo entry says about itself: every field needed to rebuild the position, and how it came to be."""
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -9,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from qlip._version import __version__
 from qlip.files import write_json
+from qlip.structured import DamagedFileError, read_json
+from qlip.zoo.limits import check_limits
 
 if TYPE_CHECKING:  # an entry can be read and listed without torch
     from qlip.core.position import PositionMLP
@@ -54,12 +55,12 @@ class ZooConfig:
     qlip_version: str
 
     def __post_init__(self) -> None:
-        for name in ("grid", "patch_size", "image_size", "dim", "hidden", "depth", "fourier"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise EntryError(f"{name}: got {value!r}; takes a positive integer")
-        if not isinstance(self.sigma, float | int) or not 0 < self.sigma < math.inf:
-            raise EntryError(f"sigma: got {self.sigma!r}; takes a positive number")
+        try:
+            check_limits(vars(self))
+        except ValueError as error:
+            raise EntryError(str(error)) from error
+        if self.backbone_revision is not None and not isinstance(self.backbone_revision, str):
+            raise EntryError(f"backbone_revision: got {self.backbone_revision!r}; takes a commit, or null")
         for name in ("backbone", "qlip_version"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise EntryError(f"{name}: got {getattr(self, name)!r}; takes a name")
@@ -105,11 +106,11 @@ class ZooConfig:
             EntryError: if it is missing, no JSON object, or has unknown or missing keys, which are named.
         """
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = read_json(path)
         except FileNotFoundError as error:
             raise EntryError(f"{path}: not there, so {path.parent} is no zoo entry") from error
-        except ValueError as error:
-            raise EntryError(f"{path}: damaged, it is no JSON ({error}); fetch or export the entry again") from error
+        except (OSError, DamagedFileError) as error:
+            raise EntryError(f"{error}; fetch or export the entry again") from error
         if not isinstance(data, dict):
             raise EntryError(f"{path}: holds a {type(data).__name__}; takes an object of named fields")
         if "model_type" in data:

@@ -9,7 +9,8 @@ from huggingface_hub.errors import HTTPError, RepositoryNotFoundError, RevisionN
 
 from qlip.core.position import PositionMLP
 from qlip.files import replacing_folder, sha256, write_text
-from qlip.zoo.config import EntryError
+from qlip.zoo.card import without_paths
+from qlip.zoo.config import EntryError, ZooConfig
 from qlip.zoo.entries import (
     CARD,
     CONFIG,
@@ -95,6 +96,7 @@ def push(entry: str | Path, hub_id: str, private: bool = False) -> str:
     with tempfile.TemporaryDirectory() as staging:
         for file in FILES:
             shutil.copyfile(folder / file, Path(staging, file))
+        without_paths(ZooConfig.read(folder / CONFIG)).write(Path(staging, CONFIG))
         text = (folder / CARD).read_text(encoding="utf-8")
         write_text(Path(staging, CARD), text.replace(f"qlip.load({folder.name!r})", f"qlip.load({hub_id!r})"))
         try:  # private: None, not False, which would override an organisation's own default of private

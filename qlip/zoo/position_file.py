@@ -1,9 +1,11 @@
 """A position as one file that says what it is: the weights of a zoo entry, or ``qlip.safetensors`` beside a model.
 
 It is a safetensors file. Its metadata has, under the key ``qlip``, a JSON object with the ``type`` of the position and what
-rebuilds it without its tensors. Zoo entries written by qlip 0.1 lack the key; their ``config.json`` says the same.
+rebuilds it without its tensors, and their ``sha256``. Zoo entries written by qlip 0.1 lack the key; their ``config.json``
+says the same. What else 0.1 wrote lacks the checksum.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,9 +18,12 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from qlip.core.position import Position, PositionMLP, TablePosition
-from qlip.files import write_bytes
+from qlip.files import open_regular, write_bytes
+from qlip.structured import DamagedFileError, parse_json
+from qlip.zoo.limits import check_limits
 
 POSITION_FILE = "qlip.safetensors"
+MAX_BYTES = 2**33
 
 
 def check_writable(position: Position) -> PositionMLP | TablePosition:
@@ -58,7 +63,8 @@ def write_position(path: str | Path, position: Position) -> Path:
     """
     position = check_writable(position)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in position.state_dict().items()}
-    metadata = {"qlip": json.dumps(describe(position))}  # one key: safetensors writes several in a random order
+    notes = {**describe(position), "sha256": tensors_digest(tensors)}
+    metadata = {"qlip": json.dumps(notes)}  # one key: safetensors writes several in a random order
     write_bytes(path, safetensors.torch.save(tensors, metadata=metadata))
     return Path(path)
 
@@ -75,8 +81,9 @@ def read_position(path: str | Path, described: Mapping[str, Any] | None = None) 
         OSError: if the file cannot be read.
         ValueError: if it is damaged or something else; says what is wrong with it.
     """
-    tensors, metadata = _read(path)
-    description = _description(path, metadata, described)
+    tensors, notes = _read(path)
+    written = notes.pop("sha256", None) if notes else None
+    description = _description(path, notes, described)
     try:
         position = _build(tensors, description)
     except ValueError as error:
@@ -85,6 +92,10 @@ def read_position(path: str | Path, described: Mapping[str, Any] | None = None) 
         position = None
     if position is None or describe(position) != description:  # they differ where an argument is missing
         raise ValueError(f"{path}: {dict(description)!r} describes no position that this qlip knows; a newer one may")
+    if written is not None and written != tensors_digest(tensors):
+        raise ValueError(
+            f"{path}: damaged, its tensors are not those that were written (sha256); fetch or save it again"
+        )
     return position
 
 
@@ -98,27 +109,45 @@ def saved_position(folder: str | Path) -> PositionMLP | TablePosition | None:
     return read_position(path) if path.is_file() else None
 
 
-def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors, and the metadata."""
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 of tensors: names, dtypes, shapes and values."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    """All tensors, and what the file says of itself; None if it says nothing."""
+    try:
+        open_regular(path, MAX_BYTES).close()  # a pipe would never end
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise OSError(f"{path}: cannot be read: {error.strerror or error}") from error
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a dict)
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except SafetensorError as error:
         raise ValueError(f"{path}: damaged ({error}); fetch or save it again") from error
+    if "qlip" not in metadata:
+        return tensors, None
+    notes = parse_json(metadata["qlip"], f"{path}: its description")
+    if not isinstance(notes, dict):
+        raise DamagedFileError(f"{path}: its description: damaged, it is no object; fetch or save the file again")
+    return tensors, notes
 
 
 def _description(
-    path: str | Path, metadata: Mapping[str, str], described: Mapping[str, Any] | None
+    path: str | Path, own: Mapping[str, Any] | None, described: Mapping[str, Any] | None
 ) -> Mapping[str, Any]:
     """What the file says of its position, or else what is said elsewhere; the two must agree where both are there."""
-    if "qlip" not in metadata:
+    if own is None:
         if described is None:
             raise ValueError(f"{path}: not written by qlip; takes the {POSITION_FILE} that a converted model saves")
         return described
-    try:
-        own = dict(json.loads(metadata["qlip"]))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: damaged, its description is no JSON object; fetch or save it again") from error
     other = own if described is None else described
     for key in sorted(own.keys() | other):
         if own.get(key) != other.get(key):
@@ -140,6 +169,7 @@ def _build(tensors: dict[str, Tensor], description: Mapping[str, Any]) -> Positi
 
 
 def _mlp(tensors: dict[str, Tensor], arguments: dict[str, Any]) -> PositionMLP:
+    check_limits(arguments)
     with torch.device("meta"):  # shapes alone, and no draw from the caller's random state
         position = PositionMLP(**arguments)
     expected = position.state_dict()
@@ -170,3 +200,5 @@ def _check_tensor(name: str, tensor: Tensor, shape: torch.Size, dtype: torch.dty
         raise ValueError(
             f"{name} is {tensor.dtype} of shape {tuple(tensor.shape)}; it should be {dtype} of shape {tuple(shape)}"
         )
+    if not tensor.isfinite().all():
+        raise ValueError(f"{name} holds values that are not finite; fetch or save it again")

@@ -49,7 +49,8 @@ def load_folder(folder: Path | str) -> PositionMLP:
         position = read_position(path, config.description)
     except ValueError as error:
         raise EntryError(str(error)) from error
-    assert isinstance(position, PositionMLP), "the config describes one"
+    if not isinstance(position, PositionMLP):
+        raise EntryError(f"{path}: holds a {type(position).__name__}; an entry holds a PositionMLP")
     dtype = position.frequencies.dtype
     if dtype != torch.float32:
         raise EntryError(f"{path}: its tensors are {dtype}; those of an entry should be {torch.float32}")

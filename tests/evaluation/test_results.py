@@ -14,10 +14,11 @@ import pytest
 from qlip.core.names import TableMode
 from qlip.evaluation import cell as cells
 from qlip.evaluation import config as configs
+from qlip.evaluation.bias_points import BiasPoint, read_points
 from qlip.evaluation.cell import Cell
 from qlip.evaluation.names import BiasPosition
 from qlip.evaluation.report.figures import POSITIONS
-from qlip.evaluation.results import RESULT, find_results, read_result
+from qlip.evaluation.results import PREDICTIONS, RESULT, find_results, read_result
 from qlip.zoo.resolve import PositionName
 from tests.evaluation.fake_answers import make_run
 
@@ -65,12 +66,78 @@ def test_results_from_before_something_could_be_chosen_are_read(name, then, tmp_
         ({"alpha": None, "seed": None}, "config: got missing alpha, seed in {}; takes baseline, position"),
         ({"colour": "red", "model": None}, "config: got unknown colour and missing model in {}; takes"),
         ({"benchmark": "gqa"}, "config: {} holds what is not taken: benchmark: got 'gqa'; known are vstar"),
+        ({"model": 3}, "config: {} holds what is not taken: config: model: got 3; takes text"),
+        ({"size": "big"}, "config: size: got 'big'; takes a whole number or 'model' or null"),
+        ({"crop": "round"}, "config: crop: got 'round'; takes 'patch', 'square', 'units' or 'model'"),
+        ({"alpha": True}, "config: alpha: got True; takes a number"),
     ],
 )
 def test_what_is_wrong_with_a_result_is_named_with_its_file(changed, message, tmp_path):
     path = rewrite(tmp_path, **changed)
     with pytest.raises(ValueError, match=re.escape(message.format(path))):
         find_results(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        (RESULT, "{", "damaged, it is no JSON of ours"),
+        (RESULT, '{"config": {}}', "missing data, primary, scores, tokens, unparsed"),
+        (PREDICTIONS, "{}\n", "line 1: missing answer"),
+        (PREDICTIONS, "", "holds 0 of 60 answers"),
+        (PREDICTIONS, None, "but no predictions.jsonl"),
+    ],
+)
+def test_a_damaged_run_is_left_out_and_named(name, text, message, tmp_path, caplog):
+    make_run(tmp_path, 0.5, 40)
+    path = make_run(tmp_path, 0.5, 40, alpha=0.5) / name
+    path.unlink() if text is None else path.write_text(text)
+    (whole,) = find_results(tmp_path)
+    assert whole.cell.alpha == 0.1
+    (left_out,) = caplog.messages
+    assert str(path.parent) in left_out
+    assert message in left_out
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        (
+            "scores",
+            {"accuracy": {"value": 1, "se": 0, "low": "0", "high": 2}},
+            "scores: accuracy: low: got '0'; takes a number",
+        ),
+        ("data", {"origin": "here"}, "data: missing questions, revision, sha256"),
+        ("tokens", {"percent": True}, "tokens: percent: got True; takes a number"),
+        ("primary", "f1", "primary: got 'f1', which is none of its scores"),
+        ("unparsed", None, "unparsed: got None; takes a number"),
+    ],
+)
+def test_fields_of_a_result_have_their_types(field, value, message, tmp_path):
+    path = make_run(tmp_path, 0.5, 40) / RESULT
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    with pytest.raises(ValueError, match=f"^{path}: {message}"):
+        read_result(path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"position": "spline"}, "row 1: position: got 'spline'; takes 'mlp', 'bicubic'"),
+        ({"interpolation_bias": None}, "row 1: interpolation_bias: got None; takes null for 'zero' alone"),
+        ({"size": 336.5}, "row 1: size: got 336.5; takes a whole number"),
+    ],
+)
+def test_what_is_wrong_with_a_bias_is_named(changed, message, tmp_path):
+    row = {"size": 336, "position": "mlp", "quadtree": True, "cosine": 1, "interpolation_bias": 0.5, "tokens": 9}
+    (tmp_path / "bias.json").write_text(json.dumps({"rows": [row]}))
+    assert read_points(tmp_path / "bias.json") == [BiasPoint(**row)]
+    (tmp_path / "bias.json").write_text(json.dumps({"rows": [row | changed]}))
+    with pytest.raises(ValueError, match=f"^{tmp_path / 'bias.json'}: {message}"):
+        read_points(tmp_path / "bias.json")
+    (tmp_path / "bias.json").write_text("[]")
+    with pytest.raises(ValueError, match="has no rows"):
+        read_points(tmp_path / "bias.json")
 
 
 def test_the_dataclasses_of_the_command_line_load_no_torch():

@@ -7,6 +7,7 @@ import copy
 import pickle
 
 import pytest
+import skimage.data
 import torch
 
 import qlip
@@ -165,3 +166,16 @@ def test_videos_are_refused():
 def test_every_family_that_answers_has_a_row():
     answering = {kind for kind, family in FAMILIES.items() if issubclass(family, ConvertedGenerative)}
     assert {type(row.make()) for row in ROWS.values()} == answering
+
+
+@pytest.mark.parametrize("name", ["astronaut", "coffee", "rocket", "chelsea"])
+def test_defaults_never_cost_more_than_the_stock_model(case, name):
+    if case.row is ROWS["llava next"]:
+        pytest.skip("its row has one tile alone, see test_tiles.py")
+    photograph, counted = getattr(skimage.data, name)(), torch.tensor(case.row.counted)
+    _, new = case.convert()
+    ours, stock = (
+        torch.isin(inputs_of(processor, [[photograph]], case.prompts[:1])["input_ids"], counted).sum()
+        for processor in (new, case.processor)
+    )
+    assert ours <= stock

@@ -189,7 +189,9 @@ def test_loss_and_gradients_are_the_stock_models(case):
         model = copy.deepcopy(case.model)
         processor = case.processor
         if convert:
-            model, processor = qlip.convert(model, processor, position=case.row.position, criterion="uniform", max_tokens=None)
+            model, processor = qlip.convert(
+                model, processor, position=case.row.position, criterion="uniform", max_tokens=None
+            )
         loss = model(**case.inputs(processor, case.natives), **told).loss
         loss.backward()
         found.append((loss, {name: x.grad for name, x in model.named_parameters() if "position" not in name}))

@@ -4,9 +4,12 @@ import copy
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 import qlip
+from qlip.evaluation.cell import Vision
+from qlip.evaluation.run.arm import load_arm
 from qlip.families.llava import QlipLlavaForConditionalGeneration, QlipLlavaProcessor
 from tests.families.conftest import ONE
 
@@ -68,3 +71,26 @@ def test_a_stock_folder_converts_as_the_message_says(stock):
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(OSError, match="nowhere"):
         qlip.from_pretrained(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda tensors, name: tensors.pop(name), "lacks the weights .*fc1.weight"),
+        (lambda tensors, name: tensors[name].fill_(torch.nan), "has values that are not finite in .*fc1.weight"),
+    ],
+)
+def test_a_model_without_all_its_weights_is_refused(llava, processor, change, message, tmp_path):
+    llava.generation_config = type(llava.generation_config)()
+    model, converted = qlip.convert(llava, processor)
+    model.save_pretrained(tmp_path)
+    converted.save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    change(tensors, next(name for name in tensors if name.endswith("fc1.weight")))
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    for load in (qlip.from_pretrained, QlipLlavaForConditionalGeneration.from_pretrained):
+        with pytest.raises(ValueError, match=f"model: .*{message}"):
+            load(tmp_path)
+    for vision in (Vision(), Vision(baseline="own")):
+        with pytest.raises(ValueError, match=f"model: .*{message}"):
+            load_arm(str(tmp_path), vision)

@@ -11,6 +11,7 @@ from qlip import Quadtree
 from qlip.core.patches import patchify
 from qlip.core.quadtree import Leaves
 from qlip.families.lines import line_lengths
+from tests.families.row import PLACEHOLDER
 from tests.families.rows import ROWS
 from tests.families.tiny_llava import scene
 from tests.shaken import shake
@@ -152,3 +153,17 @@ def test_lines_are_runs_of_one_row():
     leaves = Quadtree(criterion="uniform")(torch.zeros(3, 28, 42))
     assert line_lengths(leaves.row) == [3, 3]
     assert line_lengths(torch.tensor([0, 0, 1, 2, 2, 2])) == [2, 1, 3]
+
+
+@pytest.mark.parametrize("shape", [(512, 512), (600, 400), (427, 640), (1000, 510), (300, 880)])
+def test_the_defaults_of_next_never_cost_more_than_tiles(shape):
+    """With pinpoints as of the published models, in their shapes."""
+    row = ROWS["llava next"]
+    model, processor = row.make(), row.processor()
+    tile = processor.image_processor.crop_size["height"]
+    pinpoints = [[tile * rows, tile * cols] for rows, cols in ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))]
+    model.config.image_grid_pinpoints = processor.image_processor.image_grid_pinpoints = pinpoints
+    picture = scene(*shape, 0)
+    stock = processor(images=[picture], text=["<image> what"])["input_ids"][0]
+    _, new = qlip.convert(model, processor, position=row.position)
+    assert new.count_tokens(picture)[0] <= sum(token == PLACEHOLDER for token in stock)

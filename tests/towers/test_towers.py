@@ -168,7 +168,9 @@ def test_uniform_leaves_at_the_native_size_are_the_stock_tower(row):
     tower = shake(row.make())
     picture = image(GRID, GRID)
     expected = row.stock(tower, picture[None], output_hidden_states=True)
-    got = qlip.convert(tower, position=row.position)(cut(picture, criterion="uniform", max_tokens=None), output_hidden_states=True)
+    got = qlip.convert(tower, position=row.position)(
+        cut(picture, criterion="uniform", max_tokens=None), output_hidden_states=True
+    )
     assert_close(got.last_hidden_state, expected.last_hidden_state)
     assert (got.pooler_output is None) == (expected.pooler_output is None)
     if expected.pooler_output is not None:
@@ -198,7 +200,9 @@ def test_a_solved_position_is_near_the_towers_own(row):
     picture = image(GRID, GRID)
     expected = row.stock(tower, picture[None]).last_hidden_state
     assert_close(
-        qlip.convert(tower, position="solve")(cut(picture, criterion="uniform", max_tokens=None)).last_hidden_state, expected, 1e-3
+        qlip.convert(tower, position="solve")(cut(picture, criterion="uniform", max_tokens=None)).last_hidden_state,
+        expected,
+        1e-3,
     )
 
 

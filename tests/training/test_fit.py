@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import qlip
 from qlip.cli import main
 from qlip.configs import FOLDER
-from qlip.training.cli import ConfigError, newest_checkpoint, refuse_overrides
+from qlip.training.resume import refuse_overrides
 from tests.training.conftest import arguments
 
 TRAIN = str(Path(__file__).parents[2] / "train.py")
@@ -127,11 +127,13 @@ def test_a_killed_run_goes_on_and_ends_where_an_unkilled_one_ends(
         time.sleep(0.01)
     time.sleep(0.1)  # into the next epoch
     killed.send_signal(how)
-    killed.communicate(timeout=120)
+    _, errors = killed.communicate(timeout=120)
     assert killed.returncode != 0
+    assert ("steps; go on with: python train.py fit --ckpt_path last" in errors.decode()) == (how != signal.SIGKILL)
     assert 0 < checkpoint(LAST)["global_step"] < 60
-    resumed = run("fit", *fit_args, LONG[0], "--ckpt_path=last")
+    resumed = run("fit", "--ckpt_path=last")
     assert resumed.returncode == 0, resumed.stderr
+    assert "not resumable" not in resumed.stderr
     assert checkpoint(Path("lightning_logs/version_1/checkpoints/last.ckpt"))["global_step"] == 60
     assert_same_position(unkilled, Path("checkpoints/tiny-last"))
 
@@ -142,11 +144,6 @@ def test_a_checkpoint_overrides_nothing_in_silence(fit_args: list[str]) -> None:
         with pytest.raises(SystemExit, match=argument.split("=")[0]):
             main(["fit", *fit_args, f"--ckpt_path={LAST}", argument])
     refuse_overrides(str(LAST), None)
-
-
-def test_last_without_any_run_says_so(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no checkpoint"):
-        newest_checkpoint(tmp_path)
 
 
 def test_a_checkpoint_of_another_network_is_refused(fit_args: list[str]) -> None:
@@ -212,3 +209,19 @@ def test_the_paper_is_the_default(capsys: pytest.CaptureFixture) -> None:
     paper = yaml.safe_load(capsys.readouterr().out)
     assert paper["model"]["loss"].pop("target") == "image_embeds"
     assert paper == default
+
+
+@pytest.mark.parametrize("off", ["logger=false", "enable_checkpointing=false", "barebones=true"])
+def test_what_is_switched_off_is_off(off: str, fit_args: list[str], capsys: pytest.CaptureFixture) -> None:
+    args = [arg for arg in fit_args if off != "barebones=true" or "log_every_n" not in arg]
+    main(["fit", *args, f"--trainer.{off}", "--trainer.max_steps=1"])
+    assert qlip.load("tiny-last").hidden[0].out_features == 32
+    assert bool(list(Path().rglob("*.ckpt"))) == (off == "logger=false")
+    assert Path("lightning_logs").exists() == (off == "enable_checkpointing=false")
+    assert "L_cls" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("precision", ["16-mixed", "16-true", "bf16-true", "64-true"])
+def test_a_precision_that_would_spoil_the_network_is_refused(precision: str, fit_args: list[str]) -> None:
+    with pytest.raises(SystemExit, match=f"precision: got '{precision}'; takes 32-true, bf16-mixed"):
+        main(["fit", *fit_args, f"--trainer.precision={precision}"])

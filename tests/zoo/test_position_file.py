@@ -114,10 +114,24 @@ def undescribed(key):
         (tiny_position, described(colour="red"), "'colour': 'red'} describes no position"),
         (tiny_position, undescribed("grid"), r"'depth': 2, .* describes no position"),
         (table_position, undescribed("mode"), r"\{'type': 'TablePosition'\} describes no position"),
-        (tiny_position, described(depth="2"), "'depth': '2', .* describes no position"),
+        (tiny_position, described(depth="2"), "depth: got '2'; takes a positive integer"),
+        (tiny_position, described(depth=100_000), "depth: got 100000; takes a positive integer of at most 256"),
+        (tiny_position, described(sha256="0"), r"damaged, its tensors are not those that were written \(sha256\)"),
+        (
+            tiny_position,
+            lambda t, m: t["readout.bias"].add_(1e-6),
+            "damaged, its tensors are not those that were written",
+        ),
+        (table_position, lambda t, m: t["table"].add_(1), "damaged, its tensors are not those that were written"),
+        (
+            tiny_position,
+            lambda t, m: t["readout.bias"].fill_(torch.nan),
+            r"readout\.bias holds values that are not finite",
+        ),
+        (table_position, lambda t, m: t["table"].fill_(torch.inf), "table holds values that are not finite"),
         (tiny_position, described(depth=0), "depth: got 0; takes a positive integer"),
-        (tiny_position, lambda t, m: m.update(qlip="{"), "its description is no JSON object"),
-        (tiny_position, lambda t, m: m.update(qlip="[1]"), "its description is no JSON object"),
+        (tiny_position, lambda t, m: m.update(qlip="{"), "its description: damaged, it is no JSON of ours"),
+        (tiny_position, lambda t, m: m.update(qlip="[1]"), "its description: damaged, it is no object"),
     ],
 )
 def test_a_damaged_file_is_refused_by_what_is_wrong(made, change, message, tmp_path):
@@ -126,6 +140,12 @@ def test_a_damaged_file_is_refused_by_what_is_wrong(made, change, message, tmp_p
     with pytest.raises(ValueError, match=message) as caught:
         read_position(path)
     assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_a_file_from_before_there_were_checksums_is_read(tmp_path):
+    path = write_position(tmp_path / "x.safetensors", tiny_position())
+    spoil(path, undescribed("sha256"))
+    assert same(read_position(path), tiny_position())
 
 
 def test_a_cut_file_is_refused(tmp_path):

@@ -10,6 +10,7 @@ from qlip.files import sha256
 from qlip.zoo import store
 from qlip.zoo.config import EntryError
 from qlip.zoo.entries import FILES, local_entries
+from qlip.zoo.position_file import write_position
 from qlip.zoo.store import check_target, load_folder, save
 from tests.zoo.helpers import describe, same, tiny_position
 
@@ -151,8 +152,8 @@ def test_a_wrong_tensor_is_named(entry, wrong):
         load_folder(entry)
 
 
-def test_another_dtype_for_all_is_reported(entry):
-    edit_weights(entry, lambda tensors: tensors.update({name: tensor.half() for name, tensor in tensors.items()}))
+def test_another_dtype_for_all_is_reported(entry, position):
+    write_position(entry / "model.safetensors", position.half())
     with pytest.raises(EntryError, match=r"its tensors are torch\.float16; those of an entry should be torch\.float32"):
         load_folder(entry)
 

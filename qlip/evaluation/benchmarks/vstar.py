@@ -1,6 +1,5 @@
 """V*: fine detail in large photographs (Wu and Xie 2024)."""
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from huggingface_hub import snapshot_download
 from qlip.evaluation.benchmarks.base import SINGLE_LETTER, Benchmark, Question, Row, Scoring, Style, multiple_choice
 from qlip.evaluation.benchmarks.parsing import parse_letter, split_options
 from qlip.evaluation.benchmarks.source import Source, check_folder, resolve_revision
+from qlip.structured import read_json
 
 
 class VStar(Benchmark):
@@ -70,8 +70,14 @@ class VStar(Benchmark):
 
     def _sentences(self, source: Source, index: int) -> Question:
         row = source.rows[index]
-        assert source.root is not None
-        notes = json.loads((source.root / row["image"]).with_suffix(".json").read_text(encoding="utf-8"))
+        if source.root is None:
+            raise ValueError(
+                f"scoring: got 'likelihood' for {source.origin}, whose rows have no sentences beside their pictures"
+            )
+        path = (source.root / row["image"]).with_suffix(".json")
+        notes = read_json(path)
+        if not isinstance(notes, dict) or not notes.keys() >= {"question", "options"}:
+            raise ValueError(f"data: {path} has no question and options; takes the benchmark's own file")
         text, candidates = notes["question"], tuple(notes["options"])
         return Question(f"{index}:{row['image']}", index, text, candidates[0], row["category"], candidates=candidates)
 

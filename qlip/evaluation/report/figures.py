@@ -14,9 +14,10 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from qlip.evaluation.benchmarks.base import Array
+from qlip.evaluation.bias_points import BiasPoint
 from qlip.evaluation.report.paper import PaperSweep
 from qlip.evaluation.report.tables import ScoreGrid
-from qlip.evaluation.results import BiasPoint, Group, Result
+from qlip.evaluation.results import Group, Result
 
 GAIN, BASELINE, RANDOM, QLIP = "#2e9e5b", "#c0392b", "#3b7dd8", "#222222"
 POSITIONS = {

@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,15 @@ from matplotlib.figure import Figure
 
 from qlip._version import __version__
 from qlip.evaluation.benchmarks.base import Array
+from qlip.evaluation.bias_points import BIAS, read_points
 from qlip.evaluation.config import ReportConfig
 from qlip.evaluation.report import figures, tables
 from qlip.evaluation.report.page import METHOD, STYLE
 from qlip.evaluation.report.paper import read_sweeps
-from qlip.evaluation.results import BIAS, Group, Result, find_results, group_results, read_points
+from qlip.evaluation.results import Group, Result, find_results, group_results
 from qlip.files import replacing_folder, write_bytes, write_text
+
+log = logging.getLogger(__name__)
 
 UNCUT = "uniform"
 PARTS = ("index.html", "report.md", "tables", "figures")  # whatever else lies in the folder is the user's
@@ -85,11 +89,16 @@ def our_sections(groups: list[Group], paper: Path) -> Iterator[Section]:
 def bias_sections(root: Path) -> Iterator[Section]:
     """Figure 4, for every finished ``evaluate.py bias`` under the folder."""
     for index, path in enumerate(sorted(root.rglob(BIAS))):
+        try:
+            points = read_points(path)
+        except (OSError, ValueError) as error:
+            log.warning("left out: %s", error)
+            continue
         text = (
             f"From {html.escape(path.parent.name)}/bias.json. Broken lines are with quadtree, dashes and dots with leaves counted "
             f"by their area; 1 is no mesoscopic bias."
         )
-        yield Section("Biases of the encoder (figure 4)", text, [(f"bias{index}", figures.biases(read_points(path)))])
+        yield Section("Biases of the encoder (figure 4)", text, [(f"bias{index}", figures.biases(points))])
 
 
 def group_exhibits(group: Group, stem: str) -> Iterator[Exhibit]:

@@ -19,6 +19,7 @@ from qlip.evaluation.run.stock import StockProcessor
 from qlip.families import FAMILIES, Converted
 from qlip.images.read import ImageLike, check_size, pad_to_square, to_rgb
 from qlip.shipped import shipped
+from qlip.towers.load import load_whole
 from qlip.zoo.position_file import saved_position
 
 Value = Tensor | list[Any]  # a list where a converted processor makes one: a pair or the leaves of each image
@@ -159,7 +160,8 @@ def _to(value: Any, device: torch.device | str, dtype: torch.dtype) -> Any:
 def _load(source: str, revision: str | None, dtype: Dtype) -> tuple[Any, Any]:
     revision = revision or "main"
     try:
-        model = AutoModelForImageTextToText.from_pretrained(source, revision=revision, dtype=getattr(torch, dtype))
+        options = {"revision": revision, "dtype": getattr(torch, dtype)}
+        model, _ = load_whole(AutoModelForImageTextToText, source, "model", **options)
     except ValueError as error:
         if "Unrecognized configuration class" not in str(error):
             raise

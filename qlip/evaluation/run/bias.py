@@ -19,14 +19,15 @@ from qlip.core.quadtree import Quadtree
 from qlip.data.readable import readable_pictures
 from qlip.data.sources import list_pictures
 from qlip.encoder import QlipVisionModel
+from qlip.evaluation.bias_points import BIAS, BiasPoint
 from qlip.evaluation.config import BiasConfig
 from qlip.evaluation.names import BiasPosition
 from qlip.evaluation.report.figures import biases
-from qlip.evaluation.results import BIAS, BiasPoint
 from qlip.evaluation.run.metrics import GridResidual, InterpolationBias, MesoscopicBias
 from qlip.files import replacing_file, write_json
 from qlip.images.processor import QlipImageProcessor
 from qlip.images.read import read_image
+from qlip.structured import DamagedFileError, read_json
 from qlip.towers.base import find_tower, position_table
 from qlip.towers.load import load_clip
 
@@ -150,5 +151,9 @@ def is_measured(config: BiasConfig) -> bool:
     path = config.out / BIAS
     if not path.is_file():
         return False
-    found = {"weighting": ["once"], **json.loads(path.read_text(encoding="utf-8"))["config"]}  # qlip 0.1 had no other
+    held = read_json(path)
+    found = held.get("config") if isinstance(held, dict) else None
+    if not isinstance(found, dict):
+        raise DamagedFileError(f"{path}: has no config; delete it and measure it anew")
+    found = {"weighting": ["once"], **found}  # qlip 0.1 had no other
     return all(found.get(name) == value for name, value in _plain(config).items() if name not in ("out", "device"))

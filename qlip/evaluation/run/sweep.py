@@ -10,7 +10,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, get_type_hints
 
-import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from qlip.evaluation.cell import Cell, Run
@@ -18,6 +17,7 @@ from qlip.evaluation.config import BiasConfig, SweepConfig
 from qlip.evaluation.results import RESULT, read_cell
 from qlip.evaluation.run.bias import is_measured, run_bias
 from qlip.evaluation.run.vqa import run_vqa
+from qlip.structured import check_fields, read_yaml
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -43,8 +43,20 @@ class Sweep:
 
     @property
     def open(self) -> list[tuple[Cell, Run]]:
-        """The cells without a result."""
-        return [(cell, run) for cell, run in self.cells if not is_done(cell, run)]
+        """The cells without a result, those with a damaged one included."""
+        damaged = self.damaged
+        return [(cell, run) for cell, run in self.cells if cell.folder in damaged or not is_done(cell, run)]
+
+    @property
+    def damaged(self) -> dict[str, str]:
+        """What is wrong with results that cannot be read, by folder."""
+        found = {}
+        for cell, run in self.cells:
+            try:
+                is_done(cell, run)
+            except (OSError, ValueError) as error:
+                found[cell.folder] = str(error)
+        return found
 
     @property
     def open_bias(self) -> BiasConfig | None:
@@ -59,12 +71,19 @@ def read_sweep(config: SweepConfig) -> Sweep:
         OSError: if there is no such file.
         ValueError: if it names an unknown key, or a value that is not taken; the message names it.
     """
-    values = yaml.safe_load(config.sweep.read_text(encoding="utf-8"))
-    unknown = sorted(set(values) - set(KEYS)) if isinstance(values, dict) else ["no mapping"]
+    values = read_yaml(config.sweep)
+    unknown = sorted(set(map(str, values)) - set(KEYS)) if isinstance(values, dict) else ["no mapping"]
     if unknown or "grid" not in values:
         raise ValueError(
             f"sweep: {config.sweep} has {', '.join(unknown) or 'no grid'}; takes {', '.join(KEYS)}, grid at least"
         )
+    kinds = {"out": str, "common": dict, "run": dict, "bias": dict}
+    check_fields(values, f"sweep: {config.sweep}", {"grid": list}, kinds)
+    for number, entry in enumerate(values["grid"], start=1):
+        if not isinstance(entry, dict) or not all(isinstance(name, str) for name in entry):
+            raise ValueError(
+                f"sweep: {config.sweep}: entry {number} of grid is {entry!r}; takes names of options with values"
+            )
     common = dict(values.get("common", {})) | ({"model": config.model} if config.model else {})
     out = config.out or Path(values.get("out", f"results/{config.sweep.stem}"))
     cells: list[tuple[Cell, Run]] = []
@@ -126,8 +145,7 @@ def is_done(cell: Cell, run: Run) -> bool:
     Raises:
         ValueError: if the result that is there does not describe a cell.
     """
-    assert run.out is not None
-    path = run.out / RESULT
+    path = (run.out or Path("results") / cell.folder) / RESULT
     return path.is_file() and read_cell(path) == cell
 
 
@@ -141,7 +159,7 @@ def run_here(cells: Sequence[tuple[Cell, Run]]) -> dict[str, str]:
         log.info("cell %d of %d: %s", number, len(cells), cell.folder)
         try:
             run_vqa(cell, run)
-        except (OSError, ValueError, RuntimeError) as error:
+        except Exception as error:  # whatever it is, the other cells are worth their hours
             log.exception("cell %s failed; the next one goes on", cell.folder)
             failed[cell.folder] = f"{type(error).__name__}: {error}"
     return failed
@@ -158,7 +176,8 @@ def run_sweep(config: SweepConfig, runner: Runner = run_here) -> Sweep:
     sweep = Sweep(take_shard(whole.cells, config.cells), whole.bias if config.cells.startswith("0/") else None)
     if config.dry_run:
         return sweep
-    failed = runner(sweep.open)
+    damaged = sweep.damaged
+    failed = damaged | runner([(cell, run) for cell, run in sweep.open if cell.folder not in damaged])
     if failed:
         listed = "\n".join(f"  {name}: {why}" for name, why in failed.items())
         raise OSError(f"{len(failed)} of {len(sweep.cells)} cells failed; the same command tries them again\n{listed}")

@@ -23,6 +23,7 @@ from qlip.evaluation.run.arm import Arm, load_arm
 from qlip.evaluation.run.predict import Answering, QuestionData
 from qlip.evaluation.statistics import score, summary
 from qlip.files import write_json
+from qlip.structured import check_fields, read_json
 
 CONFIG = "config.json"
 PACKAGES = ("torch", "transformers", "lightning", "datasets")
@@ -109,7 +110,7 @@ def claim(out: Path, measured: Mapping[str, object]) -> None:
     if not path.is_file():
         write_json(path, measured)
         return
-    held = json.loads(path.read_text(encoding="utf-8"))
+    held = check_fields(read_json(path), str(path), dict.fromkeys(measured, dict))
     wanted = json.loads(json.dumps(measured))
     changed = [
         f"{section}.{name} {wanted[section].get(name)!r} (there: {held[section].get(name)!r})"

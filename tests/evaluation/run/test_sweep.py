@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -47,6 +48,7 @@ def test_the_pocket_sweeps_need_no_download():
         ("pocket", 4 + 3 + 6 + 2 + 12, "pocket"),
         ("pocket-positions", 12 + 10, None),
         ("pocket-weighting", 4 + 1 + 4, "pocket"),
+        ("pocket-budgets", 1 + 3 + 6 + 3, None),
     ):
         sweep = read_sweep(SweepConfig(find(name, "sweep")))
         cells = sweep.cells
@@ -137,6 +139,24 @@ def test_done_cells_are_skipped_and_failed_ones_named(config, monkeypatch):
     monkeypatch.setattr(sweeps, "run_vqa", lambda cell, where: (ran.append(cell.criterion), done(cell, where)))
     assert run_sweep(config).open == []
     assert ran[4:] == ["random"]
+
+
+def test_a_damaged_cell_is_named_and_the_others_are_measured(config, monkeypatch):
+    def run(cell, where):
+        where.out.mkdir(parents=True)
+        (where.out / "result.json").write_text(json.dumps({"config": dataclasses.asdict(cell)}))
+
+    monkeypatch.setattr(sweeps, "run_vqa", run)
+    damaged, *_ = run_sweep(config).cells
+    path = damaged[1].out / "result.json"
+    for text in ("{", "[]", '{"config": 3}', '{"config": {"alpha": NaN}}'):
+        shutil.rmtree(config.out)
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+        with pytest.raises(OSError, match=f"1 of 4 cells failed; .*\n  mme/.*{path}"):
+            run_sweep(config)
+        sweep = run_sweep(dataclasses.replace(config, dry_run=True))
+        assert sweep.open == [damaged]
 
 
 def test_figure_4_belongs_to_shard_0_and_is_measured_once(config, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """One run: every benchmark, both arms, stopped and gone on with."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from qlip.cli import main
 from qlip.evaluation.benchmarks import BENCHMARKS
 from qlip.evaluation.benchmarks.source import Source
 from qlip.evaluation.cell import Cell, Run
-from qlip.evaluation.journal import Journal
+from qlip.evaluation.journal import Journal, read_records
 from qlip.evaluation.run.arm import load_arm
 from qlip.evaluation.run.predict import Answering, Batches
 from qlip.evaluation.run.prompts import CHATS
@@ -18,6 +19,10 @@ from qlip.images.read import to_rgb
 from tests.evaluation.local_data import PAPER
 from tests.families.tiny_llava import scene
 
+RECORD = {
+    "id": "a", "prompt": "?", "raw": "B", "parsed": None, "answer": "A", "correct": False, "group": "", "unit": "a", "tokens": 3,
+    "baseline_tokens": 9, "prompt_tokens": 12, "seconds": 1.5,
+}  # fmt: skip
 FIELDS = {"id", "prompt", "raw", "parsed", "answer", "correct", "group", "unit", "tokens", "baseline_tokens"}
 
 
@@ -193,9 +198,19 @@ def test_every_question_is_in_one_batch_of_one_rank(world, count):
 
 def test_the_journal_refuses_what_no_crash_of_ours_leaves(tmp_path):
     path = tmp_path / "j.jsonl"
-    path.write_text('{"id": "a"}\nnonsense\n{"id": "b"}\n')
-    with pytest.raises(ValueError, match="line 2 is no JSON; put it right"):
-        Journal(path).recover()
+    Journal(path).append([RECORD, {**RECORD, "id": "b"}])
+    whole = path.read_text()
+    for damage, message in (
+        ("nonsense", "line 2: damaged, it is no JSON of ours"),
+        ('{"id": "a"}', "line 2: missing answer, "),
+        (json.dumps({**RECORD, "tokens": "9"}), "line 2: tokens: got '9'; takes a whole number"),
+        (json.dumps({**RECORD, "seconds": math.nan}), "line 2: damaged, .*NaN is no finite number"),
+    ):
+        path.write_text(whole.replace("\n", f"\n{damage}\n", 1))
+        with pytest.raises(ValueError, match=f"{message}.*; put it right or start in a new folder"):
+            Journal(path).recover()
+        with pytest.raises(ValueError, match=message):
+            read_records(path)
 
 
 def test_every_line_is_on_disk_before_append_returns(tmp_path, monkeypatch):

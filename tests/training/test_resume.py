@@ -1,0 +1,131 @@
+"""A run goes on as the same run, and replaces nothing of another one."""
+
+import os
+import pickle
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from qlip.cli import main
+from qlip.training.resume import ConfigError, newest_run
+from qlip.zoo.config import ZooConfig
+
+LAST = "lightning_logs/version_{}/checkpoints/last.ckpt"
+
+
+def entry(name: str) -> ZooConfig:
+    return ZooConfig.read(Path("checkpoints", name, "config.json"))
+
+
+def made(folder: Path, options: str = "{}", checkpoint: bool = True) -> Path:
+    """What a run leaves."""
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "config.yaml").write_text(options)
+    if checkpoint:
+        (folder / "checkpoints/last.ckpt").touch()
+    return folder
+
+
+def test_the_newest_run_is_the_one_that_was_started_last(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no run under"):
+        newest_run(tmp_path)
+    made(tmp_path / "version_9")
+    newest = made(tmp_path / "version_10")
+    os.utime(newest / "checkpoints/last.ckpt", (0, 0))
+    (tmp_path / "version_11" / "checkpoints").mkdir(parents=True)  # a validation: no options are kept
+    assert newest_run(tmp_path).checkpoint == newest / "checkpoints/last.ckpt"
+    made(tmp_path / "version_12", f"ckpt_path: {newest}/checkpoints/last.ckpt", checkpoint=False)
+    assert newest_run(tmp_path).folder == tmp_path / "version_12"
+    assert newest_run(tmp_path).checkpoint == newest / "checkpoints/last.ckpt"
+    made(tmp_path / "version_13", checkpoint=False)
+    with pytest.raises(ConfigError, match=r"newest run, .*version_13, was stopped before its first checkpoint"):
+        newest_run(tmp_path)
+    made(tmp_path / "version_14", "[]", checkpoint=False)
+    with pytest.raises(ConfigError, match=r"version_14/config.yaml is damaged"):
+        newest_run(tmp_path)
+
+
+def test_last_goes_on_with_the_options_of_its_run(fit_args: list[str]) -> None:
+    main(["fit", *fit_args])
+    others = {
+        "--data.max_size=56": "--data.max_size 56 (the run has 84)",
+        "--trainer.max_epochs=3": "--trainer.max_epochs 3 (the run has 2)",
+        "--export.name=other": "--export.name 'other' (the run has 'tiny')",
+        "--model.lr=0.5": "--model.lr 0.5 (the run has 7.5e-05)",
+        "--seed_everything=1": "--seed_everything 1 (the run has 0)",
+    }
+    for option, message in others.items():
+        with pytest.raises(SystemExit, match=re.escape(message)):
+            main(["fit", "--ckpt_path=last", option])
+    main(["fit", *fit_args, "--ckpt_path=last"])
+    runs = [yaml.safe_load(Path(f"lightning_logs/version_{i}/config.yaml").read_text()) for i in range(2)]
+    assert runs[1].pop("ckpt_path") == LAST.format(0)
+    assert runs[0].pop("ckpt_path") is None
+    assert [run["model"]["loss"].pop("target") for run in runs] == [
+        None,
+        "image_embeds",
+    ]  # the checkpoint has what None meant
+    assert runs[0] == runs[1]
+    assert sorted(os.listdir("checkpoints")) == ["tiny", "tiny-last"]
+
+
+class Malice:
+    """Makes a folder when it is unpickled."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, ("run",)
+
+
+@pytest.mark.parametrize("verb", ["fit", "validate", "test", "predict"])
+def test_nothing_in_a_checkpoint_is_run_and_no_address_is_loaded(verb: str, fit_args: list[str]) -> None:
+    Path("malice.ckpt").write_bytes(pickle.dumps(Malice()))
+    torch.save({"state_dict": {}, "hyper_parameters": Malice()}, "malice-too.ckpt")
+    os.mkfifo("pipe.ckpt")
+    options = [one for one in fit_args if verb == "fit" or not one.startswith(("--export", "--trainer.max", "--model"))]
+    for path in ("malice.ckpt", "malice-too.ckpt"):
+        with pytest.raises(SystemExit, match=f"ckpt_path: {path} is damaged or no checkpoint"):
+            main([verb, *options, f"--ckpt_path={path}"])
+    for path in ("http://127.0.0.1:9/a.ckpt", "s3://a/b.ckpt", "missing.ckpt", "best", "hpc", "pipe.ckpt"):
+        with pytest.raises(SystemExit, match=f"ckpt_path: got '{path}', which is no file here"):
+            main([verb, *options, f"--ckpt_path={path}"])
+    assert not Path("run").exists()
+
+
+def test_entries_of_another_run_are_kept(fit_args: list[str]) -> None:
+    short = [*fit_args, "--trainer.max_steps=1"]
+    main(["fit", *short])
+    before = Path("checkpoints/tiny/model.safetensors").stat()
+    main(["fit", *short, "--model.lr=1e-3"])
+    assert sorted(os.listdir("checkpoints")) == ["tiny", "tiny-2", "tiny-2-last", "tiny-last"]
+    assert Path("checkpoints/tiny/model.safetensors").stat() == before
+    assert entry("tiny-2-last").training["lr"] == 1e-3
+    main(["fit", *short, "--model.lr=1e-2", "--export.replace=true"])
+    assert sorted(os.listdir("checkpoints")) == ["tiny", "tiny-2", "tiny-2-last", "tiny-last"]
+    assert entry("tiny-last").training["lr"] == 1e-2
+    for name in os.listdir("checkpoints"):  # stopped in the middle of an epoch
+        assert entry(name).metrics.keys() >= {"R", "R2", "offgrid", "l_cls", "loss", "cos_cls_84"}
+        card = Path("checkpoints", name, "README.md").read_text()
+        assert str(Path.cwd().parent) not in card
+        assert not re.search(r"[^\w.:/]/\w+/", card.split("---")[-1])
+
+
+def test_the_state_before_the_first_step_competes(fit_args: list[str]) -> None:
+    main(["fit", *fit_args, "--model.lr=10", "--trainer.max_steps=2"])
+    best, last = entry("tiny"), entry("tiny-last")
+    assert (best.training["steps"], last.training["steps"]) == (0, 2)
+    assert best.metrics["loss"] < last.metrics["loss"]
+
+
+@pytest.mark.parametrize("dry", ["--trainer.fast_dev_run=true", "--trainer.max_epochs=0", "--trainer.max_steps=0"])
+def test_a_run_without_a_step_exports_nothing(dry: str, fit_args: list[str], capsys: pytest.CaptureFixture) -> None:
+    main(["fit", *fit_args, dry])
+    assert not list(Path("checkpoints").rglob("*.safetensors"))
+    assert "Zoo entry" not in capsys.readouterr().out
+
+
+def test_a_name_does_not_leave_the_zoo(fit_args: list[str]) -> None:
+    with pytest.raises(SystemExit, match=re.escape("name: got '../up'; takes letters")):
+        main(["fit", *fit_args, "--export.name=../up"])
