@@ -33,9 +33,8 @@ def sentence(group: Group) -> str:
         said += "No setting was measured at its price or below it. "
     elif cheap is not best:
         said += f"For no more tokens QLIP scores {_said(cheap)}. "
-    return (
-        f"{said}The best of {len(group.contenders)} settings scores {_said(best)}; both are chosen on these questions."
-    )
+    said += f"The best of {len(group.contenders)} settings scores {_said(best)}."
+    return f"{said} Settings are chosen on the questions that they are scored on."
 
 
 def picture(group: Group) -> Figure | None:
