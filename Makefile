@@ -5,21 +5,25 @@ VENV := .venv/bin
 OLDEST_PYTHON ?= python$(shell $(PYTHON) -c 'from qlip._version import SUPPORTED as s; print(s["python"])')
 OLDEST = $(shell $(PYTHON) -c 'from qlip._version import SUPPORTED as s; print(*(f"{n}=={s[n]}.*" for n in s if n != "python"))')
 
-.PHONY: fit test test-oldest help-texts install clean
+.PHONY: fit test test-oldest docs help-texts install clean
 
 fit: install  ## the quickstart: no network, a few minutes on two cores
 	$(VENV)/python train.py fit --config quickstart
 
-test: install  ## lint, types, tests
+test: install  ## lint, types, tests, the site
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
 	$(VENV)/mypy
 	$(VENV)/python -m pytest -n auto
+	$(VENV)/zensical build --strict --clean
 
 test-oldest:  ## what touches transformers and torch, on the oldest versions of them that we support
 	test -x .venv-oldest/bin/python || $(OLDEST_PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet $(OLDEST) --editable '.[dev]'
 	.venv-oldest/bin/python -m pytest -n auto tests/core tests/images tests/towers tests/families
+
+docs: install  ## the site, into site/; a warning or a dead link is an error
+	$(VENV)/zensical build --strict --clean
 
 help-texts: install  ## what `qlip VERB --help` shows, written anew from the parsers
 	$(VENV)/python -m qlip.help.write
@@ -30,7 +34,7 @@ install: .venv/installed
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "qlip needs Python >= 3.11; pass one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	test -x $(VENV)/python || $(PYTHON) -m venv .venv
-	$(VENV)/python -m pip install --quiet --editable '.[dev]'
+	$(VENV)/python -m pip install --quiet --editable '.[dev,docs]'
 	touch $@
 
 clean:  ## remove the environment and caches; checkpoints and logs stay

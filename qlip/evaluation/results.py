@@ -18,7 +18,7 @@ from qlip.structured import DamagedFileError, check_fields, read_json
 
 log = logging.getLogger(__name__)
 
-PREDICTIONS, RESULT = "predictions.jsonl", "result.json"
+PREDICTIONS, RESULT, PLAN = "predictions.jsonl", "result.json", "sweep.json"
 # fields of a cell that the first results lack, and what was measured then
 ADDED = {"cover": "roots", "fit": "prune", "weighting": None}
 
@@ -230,6 +230,11 @@ class Group:
         return self.baselines.get(f"own, {run.cell.max_tokens} tokens") or self.baseline
 
     @property
+    def is_drawn(self) -> bool:
+        """Whether its questions are drawn here, as those of the pocket benchmarks are."""
+        return self.benchmark.hub == "drawn"
+
+    @property
     def contenders(self) -> list[Result]:
         """The cells that are QLIP; random selection and table interpolation are controls and win nothing."""
         controls = get_args(TableMode)
@@ -274,6 +279,20 @@ def _whole(path: Path) -> Result:
     if answers < max(1, questions * (1 - MAX_UNREADABLE)):
         raise DamagedFileError(f"{result.folder / PREDICTIONS}: holds {answers} of {questions} answers")
     return result
+
+
+def missing_cells(root: Path) -> tuple[list[str], int]:
+    """The cells without a result that sweeps under a folder have planned, and how many were planned in all.
+
+    Raises:
+        ValueError: if a plan does not list cells; DamagedFileError if it is damaged.
+    """
+    missing, planned = [], 0
+    for path in sorted(root.rglob(PLAN)):
+        cells = check_fields(read_json(path), str(path), {"cells": list})["cells"]
+        missing += [name for name in cells if not (path.parent / name / RESULT).is_file()]
+        planned += len(cells)
+    return missing, planned
 
 
 def _visible(root: Path) -> list[Path]:

@@ -5,13 +5,16 @@ import re
 import runpy
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
 import qlip
+from tests.families.rows import ROWS
 from tests.families.tiny_llava import save_tiny_llava, scene
+from tests.shaken import shake
 
 ROOT = Path(__file__).parents[2]
 NAME = "llava-hf/llava-1.5-7b-hf"
@@ -63,6 +66,37 @@ def test_the_page_on_llava(checkpoint, place, capsys):
             exec(block, names)
             assert torch.equal(names["model"](**names["inputs"]).logits, before)
     assert {path.name for path in (place / "mine").iterdir()} >= {"qlip.safetensors", "qlip.json", "config.json"}
+
+
+RECIPES = {"Qwen/Qwen3-VL-8B-Instruct": "Qwen3VL", "google/gemma-3-4b-it": "gemma3", NAME: None}
+CHAT = (
+    "{% for message in messages %}{% for part in message['content'] %}{% if part['type'] == 'image' %}MARK "
+    "{% else %}{{ part['text'] }} {% endif %}{% endfor %}{% endfor %}"
+)
+
+
+def save_row(name: str, folder: Path) -> Path:
+    """Save the tiny model and processor of a family as the Hub holds large ones, with a chat template."""
+    row = ROWS[name]
+    shake(row.make()).save_pretrained(folder)
+    processor: Any = row.processor()
+    processor.chat_template = CHAT.replace("MARK", row.mark)
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_answers_within_its_budget(name, checkpoint, place):
+    (recipe,) = [block for block in blocks("models.md") if f'"{name}"' in block]
+    family = RECIPES[name]
+    folder = save_row(family, place / "tiny") if family else checkpoint
+    scene(1600, 1200, 1).save("street.jpg")
+    names: dict[str, Any] = {}
+    exec(recipe.replace(name, str(folder)), names)
+    budget = int(re.search(r"max_tokens=(\d+)", recipe)[1])
+    used = int((names["inputs"]["input_ids"] == names["model"].config.image_token_id).sum())
+    assert budget - 2 <= used <= budget
+    assert names["output"].shape[1] > names["inputs"]["input_ids"].shape[1]
 
 
 def test_the_page_on_serving(llava, own_pair, pictures, answer):

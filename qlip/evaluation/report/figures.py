@@ -66,7 +66,8 @@ def heat_map(grid: ScoreGrid) -> Figure:
     axes.set_xlabel("alpha")
     axes.set_ylabel("shortest edge, px")
     stock = "" if grid.baseline is None else f" (white: stock model, {grid.baseline:.1f})"
-    axes.set_title(grid.title + stock, fontsize=9, loc="left")
+    missing = f"; grey: {int(np.isnan(grid.score).sum())} not measured" if np.isnan(grid.score).any() else ""
+    axes.set_title(grid.title + stock + missing, fontsize=9, loc="left")
     return figure
 
 

@@ -16,10 +16,10 @@ from qlip._version import __version__
 from qlip.evaluation.benchmarks.base import Array
 from qlip.evaluation.bias_points import BIAS, read_points
 from qlip.evaluation.config import ReportConfig
-from qlip.evaluation.report import figures, tables
+from qlip.evaluation.report import figures, opening, tables
 from qlip.evaluation.report.page import METHOD, STYLE
 from qlip.evaluation.report.paper import read_sweeps
-from qlip.evaluation.results import Group, Result, find_results, group_results
+from qlip.evaluation.results import Group, Result, find_results, group_results, missing_cells
 from qlip.files import replacing_folder, write_bytes, write_text
 
 log = logging.getLogger(__name__)
@@ -37,11 +37,13 @@ class Section:
         title: The heading.
         text: What to know about it, as HTML.
         exhibits: Tables and figures with their names.
+        first: Whether it opens the page: its figures stand side by side, and shrink with the screen.
     """
 
     title: str
     text: str
     exhibits: list[Exhibit]
+    first: bool = False
 
 
 def write_report(config: ReportConfig) -> Path:
@@ -52,7 +54,7 @@ def write_report(config: ReportConfig) -> Path:
     """
     groups = group_results(find_results(config.dir))
     out = config.out or config.dir / "report"
-    sections = [*our_sections(groups, config.paper), *bias_sections(config.dir)]
+    sections = [opening_section(groups, config.dir), *our_sections(groups, config.paper), *bias_sections(config.dir)]
     if config.paper.is_dir():
         sections.append(paper_section(config.paper))
     with replacing_folder(out, PARTS) as new:
@@ -68,16 +70,44 @@ def _write_sections(sections: Sequence[Section], out: Path) -> None:
             shown = _show(name, exhibit, out)
             body.append(shown[0])
             markdown.append(shown[1])
-        pages.append(f"<section><h2>{html.escape(section.title)}</h2><p>{section.text}</p>{''.join(body)}</section>")
-        lines += [f"## {section.title}", "", section.text.replace("<b>", "**").replace("</b>", "**"), "", *markdown]
+        inner = f"<div class='short'>{''.join(body)}</div>" if section.first else "".join(body)
+        kind = " class='first'" if section.first else ""
+        head = f"<h2>{html.escape(section.title)}</h2><div class='text'>{section.text}</div>"
+        pages.append(f"<section{kind}>{head}{inner}</section>")
+        lines += [f"## {section.title}", "", section.text, "", *markdown]
     write_text(out / "report.md", "\n".join(lines) + "\n")
     write_text(out / "index.html", _page("".join(pages)))
 
 
+def opening_section(groups: Sequence[Group], root: Path) -> Section:
+    """What a reader should know first, and which cells are missing."""
+    text = "".join(f"<p>{opening.sentence(group)}</p>" for group in groups)
+    missing, planned = missing_cells(root)
+    if missing:
+        names = ", ".join(html.escape(name) for name in missing)
+        text += (
+            f"<p><b>{len(missing)} of {planned} cells of the sweep are missing</b>; the same <code>sweep</code> command "
+            f"measures them. <details><summary>Their names</summary><p>{names}</p></details></p>"
+        )
+    exhibits: list[Exhibit] = []
+    for index, group in enumerate(groups):
+        score = opening.picture(group)
+        exhibits += [(f"g{index}-score", score)] if score else []
+        exhibits += [(f"g{index}-example{i}", figure) for i, figure in enumerate(opening.examples(group))]
+    return Section("In short", text, exhibits, first=True)
+
+
 def our_sections(groups: list[Group], paper: Path) -> Iterator[Section]:
-    """What the runs themselves say."""
-    first = [tables.benchmark_table(groups, paper), tables.fine_grained_table(groups, paper)]
-    yield Section("Benchmarks (tables 1 and 2)", METHOD, [(table.name, table) for table in first])
+    """What the runs themselves say; drawn questions and the paper's never share a table."""
+    drawn = [group for group in groups if group.is_drawn]
+    real = [group for group in groups if not group.is_drawn]
+    if real:
+        first = [tables.benchmark_table(real, paper), tables.fine_grained_table(real, paper)]
+        yield Section("Benchmarks (tables 1 and 2)", METHOD, [(table.name, table) for table in first])
+    if drawn:
+        first = [tables.benchmark_table(drawn, None), tables.fine_grained_table(drawn, None)]
+        text = f"<p>Drawn scenes: not to be compared with anything measured on photographs.</p>{METHOD}"
+        yield Section("Pocket benchmarks (as tables 1 and 2)", text, [(table.name, table) for table in first])
     for index, group in enumerate(groups):
         exhibits = [*group_exhibits(group, f"g{index}-{group.benchmark.name}")]
         if exhibits:
@@ -201,7 +231,7 @@ def _show(name: str, exhibit: "tables.Table | Figure", out: Path) -> tuple[str, 
     """A table or figure as HTML and as markdown, its file written."""
     if isinstance(exhibit, tables.Table):
         exhibit.write_csv(out / "tables")
-        inner = f"<div class='wide'>{exhibit.html()}</div>"
+        inner = f"<div class='wide' tabindex='0'>{exhibit.html()}</div>"
         if exhibit.folded:
             inner = (
                 f"<details><summary>{html.escape(exhibit.title)}: {len(exhibit.rows)} rows</summary>{inner}</details>"
@@ -211,7 +241,8 @@ def _show(name: str, exhibit: "tables.Table | Figure", out: Path) -> tuple[str, 
     write_bytes(out / "figures" / f"{name}.png", picture)
     coded = base64.b64encode(picture).decode()
     title = html.escape(name)
-    return f"<img alt='{title}' src='data:image/png;base64,{coded}'>", f"![{name}](figures/{name}.png)\n"
+    image = f"<img alt='{title}' src='data:image/png;base64,{coded}'>"
+    return f"<div class='figure' tabindex='0'>{image}</div>", f"![{name}](figures/{name}.png)\n"
 
 
 def _png(figure: Figure) -> bytes:

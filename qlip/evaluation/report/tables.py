@@ -82,16 +82,23 @@ def cross_fit(group: Group, baseline: Result) -> Estimate | None:
     return Estimate(value, se, value - 1.96 * se, value + 1.96 * se)
 
 
-def benchmark_table(groups: Sequence[Group], paper: Path = PAPER_RESULTS) -> Table:
-    """Table 1: stock model, best cell, their difference, and what is left of it on questions not chosen by."""
+def benchmark_table(groups: Sequence[Group], paper: Path | None = PAPER_RESULTS) -> Table:
+    """Table 1: stock model, best cell, their difference, and what is left of it on questions not chosen by.
+
+    Args:
+        groups: The runs.
+        paper: The paper's numbers, which get a column; None leaves it out, for benchmarks that the paper does not have.
+    """
     header = [
         "benchmark, model", "stock", "score", "QLIP, best of sweep", "of", "tokens %", "delta, same questions",
-        "delta, held out", "best cell", "paper: stock, QLIP, delta",
+        "delta, held out", "best cell",
     ]  # fmt: skip
+    if paper is not None:
+        header.append("paper: stock, QLIP, delta")
     rows = []
     for group in groups:
         best = group.best
-        theirs = reported(group.model, group.benchmark.name, paper) if paper.is_dir() else None
+        theirs = reported(group.model, group.benchmark.name, paper) if paper and paper.is_dir() else None
         quoted = f"{theirs[0]:g}, {theirs[1]:g}, {theirs[1] - theirs[0]:+.1f}" if theirs else ""
         for preprocessing, baseline in group.baselines.items() or [("", None)]:
             stock = number(baseline.score) if baseline else ""
@@ -103,13 +110,14 @@ def benchmark_table(groups: Sequence[Group], paper: Path = PAPER_RESULTS) -> Tab
                 ours[3] = delta(compare(group.benchmark, best.records, baseline.records)[group.benchmark.primary])
                 fair = cross_fit(group, baseline)
                 ours[4] = delta(fair) if fair else "too few questions"
-            rows.append([group.name, preprocessing, stock, *ours, quoted])
-    return Table("table1", "Benchmarks, stock model and QLIP", header, rows)
+            rows.append([group.name, preprocessing, stock, *ours, *([quoted] if paper is not None else [])])
+    return Table("table1" if paper is not None else "pocket1", "Benchmarks, stock model and QLIP", header, rows)
 
 
-def fine_grained_table(groups: Sequence[Group], paper: Path = PAPER_RESULTS) -> Table:
-    """Table 2: V* by category, and POPE's F1; the paper's rows below ours."""
-    header = ["model", "V* attributes", "V* relations", "V* overall", "POPE F1"]
+def fine_grained_table(groups: Sequence[Group], paper: Path | None = PAPER_RESULTS) -> Table:
+    """Table 2: V* by category, and POPE's F1; the paper's rows below ours, None for the pocket benchmarks, which have none."""
+    vstar, pope = ("V*", "POPE") if paper is not None else ("vstar-pocket", "pope-pocket")
+    header = ["model", f"{vstar} attributes", f"{vstar} relations", f"{vstar} overall", f"{pope} F1"]
     columns = ("direct_attributes", "relative_position", "accuracy")
     by_model: dict[str, list[str]] = {}
     for group in groups:
@@ -125,11 +133,11 @@ def fine_grained_table(groups: Sequence[Group], paper: Path = PAPER_RESULTS) -> 
             else:
                 row[:3] = [number(run.scores[column]) if column in run.scores else "" for column in columns]
     rows = [[name, *row] for name, row in by_model.items()]
-    if paper.is_dir():
+    if paper is not None and paper.is_dir():
         for line in read_table("table2-fine-grained.csv", paper):
             cells = [line[k] for k in ("vstar_attributes", "vstar_relation", "vstar_overall", "pope_f1")]
             rows.append([f"paper: {line['model']}", *cells])
-    return Table("table2", "Fine detail and hallucination", header, rows)
+    return Table("table2" if paper is not None else "pocket2", "Fine detail and hallucination", header, rows)
 
 
 def cell_table(groups: Sequence[Group]) -> Table:

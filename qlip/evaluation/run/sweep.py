@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -35,10 +36,12 @@ class Sweep:
 
     Attributes:
         cells: What is measured, each with where and on what.
+        out: Folder that gets the results.
         bias: The measurement of figure 4 that goes with them, if the sweep has one.
     """
 
     cells: list[tuple[Cell, Run]]
+    out: Path
     bias: BiasConfig | None = None
 
     @property
@@ -94,7 +97,7 @@ def read_sweep(config: SweepConfig) -> Sweep:
         cells.append((cell, run))
     unique = {run.out: (cell, run) for cell, run in cells}  # grids may overlap
     bias = _typed(BiasConfig, {"out": str(out / "bias"), **values["bias"]}, config.sweep) if "bias" in values else None
-    return Sweep(list(unique.values()), bias)
+    return Sweep(list(unique.values()), out, bias)
 
 
 def expand(grid: Sequence[Mapping[str, object]]) -> Iterator[dict[str, object]]:
@@ -155,14 +158,26 @@ def run_here(cells: Sequence[tuple[Cell, Run]]) -> dict[str, str]:
     A cell that fails does not stop the others; one that the user stops does.
     """
     failed = {}
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(
+        logging.WARNING
+    )  # accelerators, for every cell anew
+    started = time.monotonic()
     for number, (cell, run) in enumerate(cells, start=1):
-        log.info("cell %d of %d: %s", number, len(cells), cell.folder)
+        log.info("cell %d of %d%s: %s", number, len(cells), _left(number - 1, len(cells), started), cell.folder)
         try:
             run_vqa(cell, run)
         except Exception as error:  # whatever it is, the other cells are worth their hours
             log.exception("cell %s failed; the next one goes on", cell.folder)
             failed[cell.folder] = f"{type(error).__name__}: {error}"
     return failed
+
+
+def _left(done: int, count: int, started: float) -> str:
+    """``, 12 min left`` at the pace so far; nothing before the first cell is done."""
+    if not done:
+        return ""
+    minutes = (time.monotonic() - started) / done * (count - done) / 60
+    return f", {minutes:.0f} min left" if minutes >= 1 else ", under a minute left"
 
 
 def run_sweep(config: SweepConfig, runner: Runner = run_here) -> Sweep:
@@ -173,7 +188,8 @@ def run_sweep(config: SweepConfig, runner: Runner = run_here) -> Sweep:
         ValueError: if figure 4's images are not there or an option is not taken.
     """
     whole = read_sweep(config)
-    sweep = Sweep(take_shard(whole.cells, config.cells), whole.bias if config.cells.startswith("0/") else None)
+    bias = whole.bias if config.cells.startswith("0/") else None
+    sweep = Sweep(take_shard(whole.cells, config.cells), whole.out, bias)
     if config.dry_run:
         return sweep
     damaged = sweep.damaged

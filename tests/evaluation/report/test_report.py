@@ -9,9 +9,12 @@ import pytest
 from qlip.cli import main
 from qlip.core.criteria import CRITERIA
 from qlip.evaluation.report import figures, tables
+from qlip.evaluation.report import opening as opening_page
 from qlip.evaluation.report.paper import read_sweeps, read_table, reported
-from qlip.evaluation.results import find_results, group_results
+from qlip.evaluation.results import find_results, group_results, missing_cells
 from qlip.evaluation.statistics import Estimate
+from qlip.files import write_json
+from qlip.structured import DamagedFileError
 from tests.evaluation.fake_answers import make_run, make_sweep
 
 
@@ -38,11 +41,62 @@ def test_the_page_holds_everything_it_shows(sweep):
     page = (sweep / "report" / "index.html").read_text()
     assert not re.search(r"(src|href)=['\"](?!data:)", page)
     pictures = sorted((sweep / "report" / "figures").glob("*.png"))
-    assert page.count("<img ") == len(pictures) == 13
+    assert page.count("<img ") == len(pictures) == 14
     text = (sweep / "report" / "report.md").read_text()
     assert all(f"figures/{picture.name}" in text for picture in pictures)
     assert "Best of sweep" in page
     assert "nothing here was measured by us" in page
+
+
+def test_the_page_opens_with_a_sentence_and_a_figure_and_folds_the_method_away(sweep, group):
+    page = (sweep / "report" / "index.html").read_text()
+    opening, benchmarks, *_ = page.split("<section")[1:]
+    stock = group.baseline.score
+    assert f"the stock model scores {tables.number(stock)}. " in opening
+    assert f"settings scores {tables.number(group.best.score)}" in opening
+    assert "missing" not in opening  # there is no plan of a sweep
+    axes = opening_page.picture(group).axes[0]
+    marked = [line.get_xydata().tolist() for line in axes.lines if line.get_label() == "stock model"]
+    assert marked == [[[100, stock.value]]]
+    assert "<details><summary>How scores" in benchmarks
+    assert benchmarks.index("<details>") < benchmarks.index("bootstrap") < benchmarks.index("</details>")
+
+
+def test_the_sentence_tells_the_best_from_the_best_that_costs_no_more(tmp_path):
+    make_run(tmp_path, 0.4, 100, baseline="crop")
+    make_run(tmp_path, 0.6, 50, alpha=1.0)
+    make_run(tmp_path, 0.2, 40, alpha=2.0)
+    make_run(tmp_path, 1.0, 200, alpha=0.1)
+    (group,) = group_results(find_results(tmp_path))
+    said = opening_page.sentence(group)
+    assert re.search(r"For no more tokens QLIP scores \S+ ± \S+ with 50 % of the tokens \(.*alpha 1,", said)
+    assert re.search(r"The best of 3 settings scores \S+ ± \S+ with 200 % of the tokens \(.*alpha 0.1,", said)
+
+
+def test_missing_cells_are_named(tmp_path):
+    folders = [make_run(tmp_path, 0.5, 50), make_run(tmp_path, 0.5, 100, baseline="crop")]
+    names = [folder.relative_to(tmp_path).as_posix() for folder in folders]
+    write_json(tmp_path / "sweep.json", {"cells": [*names, "vstar/never/measured"]})
+    main(["report", str(tmp_path)])
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "1 of 3 cells of the sweep are missing" in page
+    assert "<p>vstar/never/measured</p>" in page
+    write_json(tmp_path / "sweep.json", {"cells": 3})
+    with pytest.raises(DamagedFileError, match=r"sweep\.json: cells: got 3"):
+        missing_cells(tmp_path)
+
+
+def test_drawn_questions_and_the_papers_never_share_a_table(tmp_path):
+    make_run(tmp_path, 0.5, 50)
+    make_run(tmp_path, 0.5, 50, benchmark="vstar-pocket", model="made-up/other")
+    main(["report", str(tmp_path)])
+    written = {path.stem: path.read_text() for path in (tmp_path / "report" / "tables").glob("*.csv")}
+    for name in ("table1", "table2"):
+        assert "pocket" not in written[name]
+        assert "paper" in written[name]
+    for name in ("pocket1", "pocket2"):
+        assert "pocket" in written[name]
+        assert "paper" not in written[name]
 
 
 def test_table_1_marks_the_best_of_sweep_and_the_held_out_delta(sweep, group):
