@@ -115,6 +115,8 @@ def test_only_questions_with_an_answer_are_scored():
     assert scores["accuracy"].value == 50
     assert (scores["accuracy"].low, scores["accuracy"].high) == (0, 100)
     assert score(LOCAL, [record("c", "", False)]) == {}
+    one = score(LOCAL, [record("a", "x", True), *(record(unit, "", False) for unit in "bcdefg")])["accuracy"]
+    assert (one.value, one.low, one.high) == (100, 100, 100)  # every resample has the picture with an answer
 
 
 def test_vqa_asks_them_too_and_a_report_leaves_out_what_has_no_score(folder, model_folder, tmp_path, capsys):
