@@ -82,7 +82,7 @@ def test_options_that_cannot_be_understood_are_named(args, message, capsys, monk
         (["fit", "--config", "quikstart"], "qlip: config: got 'quikstart', which is no file; .*paper, quickstart$"),
         (["fit", "--model.backbone=random:64x1", "--data.merge=2"], "qlip: merge: got 2.0; takes a probability"),
         (["fit", "--model.backbone=random:64x1", "--trainer.devices=0"], "qlip: .*devices"),
-        (["fit", "--ckpt_path=last"], "qlip: ckpt_path: got 'last', but there is no checkpoint"),
+        (["fit", "--ckpt_path=last"], "qlip: ckpt_path: got 'last', but there is no run under"),
     ],
 )
 def test_what_the_user_can_put_right_is_one_line(args, message, tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ from PIL import Image
 
 from qlip.images.processor import QlipImageProcessor
 from qlip.images.read import ImageLike, to_rgb
+from qlip.tools.loss import downscale
 from qlip.viz import draw_leaves, rebuild
 
 SIDE = 640  # pixels of the longer side, about, to which a smaller picture is scaled up
@@ -43,12 +44,3 @@ def draw_panels(image: ImageLike, settings: QlipImageProcessor) -> Panels:
     small = downscale(view, len(leaves) * settings.quadtree.patch_size**2)
     large, held, plain = (each.resize(size, Image.Resampling.BICUBIC) for each in (view, rebuild(view, leaves), small))
     return Panels(draw_leaves(large, leaves), held, plain, len(leaves), leaves.grid)
-
-
-def downscale(image: Image.Image, pixels: int) -> Image.Image:
-    """The picture as a whole grid of ``pixels`` pixels holds it: scaled down to them, aspect kept, and back up, both bicubic."""
-    factor = (pixels / (image.width * image.height)) ** 0.5
-    if factor >= 1:
-        return image
-    small = (max(round(image.width * factor), 1), max(round(image.height * factor), 1))
-    return image.resize(small, Image.Resampling.BICUBIC).resize(image.size, Image.Resampling.BICUBIC)

@@ -158,16 +158,15 @@ def test_labels_and_gradients(own_pair, batch):
     labels = (
         batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100).masked_fill(batch["input_ids"] == 3, -100)
     )
-    position = model.position
     loss = model(**batch, labels=labels).loss
     loss.backward()
     reached = [
         model.model.multi_modal_projector.linear_1.weight,
         model.model.vision_tower.embeddings.patch_embedding.weight,
         model.lm_head.weight,
-        position.readout.weight,
     ]
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in reached)
+    assert all(parameter.grad is None for parameter in model.position.parameters())  # frozen, see test_adapters.py
     labels_of_others = torch.where(labels == -100, labels, 7)
     assert model(**batch, labels=labels_of_others).loss != loss
 

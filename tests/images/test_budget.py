@@ -35,7 +35,7 @@ def processor(fit: str = "prune", size: int | None = None, crop: str = "patch", 
     return QlipImageProcessor(size, crop, Quadtree(**tree), fit=fit)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     shorter=st.integers(5, 400), aspect=st.floats(1, 16), upright=st.booleans(), budget=st.integers(16, 900),
     size=st.sampled_from([None, 40, 224, 336]), fit=st.sampled_from(FITS), patch_size=st.sampled_from([14, 32]),

@@ -23,7 +23,8 @@ from qlip.images.processor import QlipImageProcessor
 from qlip.shipped import shipped
 from qlip.tools.config import DemoConfig
 from qlip.tools.demo import Demo, first
-from qlip.tools.panels import downscale, draw_panels
+from qlip.tools.loss import downscale
+from qlip.tools.panels import draw_panels
 from tests.evaluation.tiny_families import save_tiny
 
 DRIVERS = {"chromium": shutil.which("chromium"), "chromedriver": shutil.which("chromedriver")}

@@ -37,7 +37,7 @@ def cut_images(*grids: tuple[int, int], width: int, seed: int = 0) -> list[tuple
         torch.manual_seed(seed)
         for h, w in grids:
             image = torch.randn(3, 14 * h, 14 * w, generator=generator)
-            (leaves,) = Quadtree(0.4, "random").batch(image[None])
+            (leaves,) = Quadtree(0.4, "random", cover="roots").batch(image[None])
             items.append((PatchBatch.from_image(image, leaves), torch.randn(width, generator=generator)))
     return items
 

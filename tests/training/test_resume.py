@@ -54,8 +54,6 @@ def test_last_goes_on_with_the_options_of_its_run(fit_args: list[str]) -> None:
         "--data.max_size=56": "--data.max_size 56 (the run has 84)",
         "--trainer.max_epochs=3": "--trainer.max_epochs 3 (the run has 2)",
         "--export.name=other": "--export.name 'other' (the run has 'tiny')",
-        "--model.lr=0.5": "--model.lr 0.5 (the run has 7.5e-05)",
-        "--seed_everything=1": "--seed_everything 1 (the run has 0)",
     }
     for option, message in others.items():
         with pytest.raises(SystemExit, match=re.escape(message)):
@@ -85,10 +83,11 @@ def test_nothing_in_a_checkpoint_is_run_and_no_address_is_loaded(verb: str, fit_
     torch.save({"state_dict": {}, "hyper_parameters": Malice()}, "malice-too.ckpt")
     os.mkfifo("pipe.ckpt")
     options = [one for one in fit_args if verb == "fit" or not one.startswith(("--export", "--trainer.max", "--model"))]
-    for path in ("malice.ckpt", "malice-too.ckpt"):
+    for path in ("malice.ckpt", "malice-too.ckpt")[: 2 if verb == "fit" else 1]:
         with pytest.raises(SystemExit, match=f"ckpt_path: {path} is damaged or no checkpoint"):
             main([verb, *options, f"--ckpt_path={path}"])
-    for path in ("http://127.0.0.1:9/a.ckpt", "s3://a/b.ckpt", "missing.ckpt", "best", "hpc", "pipe.ckpt"):
+    refused = ("http://127.0.0.1:9/a.ckpt", "s3://a/b.ckpt", "missing.ckpt", "best", "hpc", "pipe.ckpt")
+    for path in refused if verb == "fit" else refused[:1]:  # all verbs ask the same function
         with pytest.raises(SystemExit, match=f"ckpt_path: got '{path}', which is no file here"):
             main([verb, *options, f"--ckpt_path={path}"])
     assert not Path("run").exists()

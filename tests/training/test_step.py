@@ -175,7 +175,7 @@ def test_adam_is_fused_and_goes_on_from_a_run_in_which_it_was_not(
     module: QlipModule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attached(module, monkeypatch)
-    monkeypatch.setattr("qlip.training.module.total_steps", lambda trainer: 10)
+    monkeypatch.setattr("qlip.training.schedule.total_steps", lambda trainer: 10)
     batch = batch_of()
     old = torch.optim.Adam(module.position.parameters(), lr=module.lr)
     gradients(module, batch)

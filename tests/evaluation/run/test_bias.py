@@ -16,8 +16,8 @@ from qlip.core.bias import position_gradient_norms
 from qlip.core.patches import PatchBatch
 from qlip.data import sources
 from qlip.encoder import QlipVisionModel
+from qlip.evaluation.bias_points import read_points
 from qlip.evaluation.config import BiasConfig
-from qlip.evaluation.results import read_points
 from qlip.evaluation.run.bias import is_measured, run_bias
 from qlip.evaluation.run.metrics import GridResidual, InterpolationBias, MesoscopicBias
 from qlip.images.processor import QlipImageProcessor
