@@ -138,9 +138,9 @@ def legibility(seed: int) -> dict[tuple[float, str], float]:
     for share in SHARES:
         for way, options in WAYS.items():
             asked = plain.with_options(**{"max_tokens": int(share * whole), **options})
-            _, leaves = asked.cut(page)
+            view, leaves = asked.view_and_leaves(page)
             assert len(leaves) <= share * whole
-            rebuilt = qlip.rebuild(asked.view(page), leaves).resize(page.size, Image.Resampling.BICUBIC)
+            rebuilt = qlip.rebuild(view, leaves).resize(page.size, Image.Resampling.BICUBIC)
             again = read(rebuilt)
             found[share, way] = sum(min(count, again[word]) for word, count in words.items()) / words.total()
     return found

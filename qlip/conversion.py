@@ -15,7 +15,8 @@ from qlip.core.quadtree import Quadtree
 from qlip.core.rules import check_names
 from qlip.encoder import QlipVisionModel, prepare_training, saved_weighting
 from qlip.families import FAMILIES, Converted, ConvertedProcessor
-from qlip.families.base import context_of, find_position
+from qlip.families.base import find_position
+from qlip.families.context import context_of
 from qlip.families.hub import HUB_OPTIONS, find_file
 from qlip.families.image_processor import LeafImageProcessor
 from qlip.families.processor import PromptProcessor
@@ -60,7 +61,7 @@ def convert(
         quadtree: Chooses the tokens; its patch size is the model's. If neither it nor ``alpha`` nor ``max_tokens`` is given, a
             picture may take as many as the stock model spends at its own size; where that is the picture's, ``alpha`` decides.
         size: Shortest edge of images in pixels, None for their native size; ``"model"`` is the size that the model was made
-            for. A call of the processor may override this and all that follows but ``weighting``.
+            for. A call of the processor may override this, the next three, and ``tree``.
         crop: ``"patch"`` trims images to whole patches, ``"square"`` cuts their middle, ``"units"`` scales them to whole units;
             the family's own if not given, see `QlipImageProcessor`.
         pad: ``"square"`` puts images in the middle of a square first.
@@ -81,7 +82,7 @@ def convert(
     _check_original(model, known=family is not None)
     facts = family or Converted  # a bare tower has the facts of a family without peculiarities
     unit, table = facts.unit_of(model), facts.table_of(model)
-    quadtree = _fit(quadtree, unit * facts.patch_size_of(model), facts.stock_tokens(model, processor), tree)
+    quadtree = _tree(quadtree, unit * facts.patch_size_of(model), facts.stock_tokens(model, processor), tree)
     settings = None
     if processor is not None:
         shortest = facts.size_of(model) if isinstance(size, str) and size == "model" else size
@@ -136,10 +137,8 @@ def from_pretrained(source: str | Path, **options: Any) -> tuple[Any, Any]:
     if family and is_shipped(str(source)):
         return convert(family.original.from_pretrained(folder, **options), AutoProcessor.from_pretrained(folder))
     if family:
-        model, processor = (
-            family.from_pretrained(folder, **options),
-            family.processor_class.from_pretrained(folder, **hub),
-        )
+        model = family.from_pretrained(folder, **options)
+        processor = family.processor_class.from_pretrained(folder, **hub)
         if isinstance(processor, PromptProcessor):
             processor.context = context_of(model)
         return model, processor
@@ -176,7 +175,7 @@ def _check_original(model: nn.Module, known: bool) -> None:
         )
 
 
-def _fit(quadtree: Quadtree, patch_size: int, stock_tokens: int | None, options: dict[str, Any]) -> Quadtree:
+def _tree(quadtree: Quadtree, patch_size: int, stock_tokens: int | None, options: dict[str, Any]) -> Quadtree:
     """The quadtree with the model's patch size and the options of a call; within the stock model's tokens if nothing is said."""
     if quadtree is DEFAULT_QUADTREE and not {"alpha", "max_tokens"}.intersection(options):
         options = {"max_tokens": stock_tokens, **options}

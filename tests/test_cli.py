@@ -78,6 +78,10 @@ def test_options_that_cannot_be_understood_are_named(args, message, capsys, monk
     ("args", "message"),
     [
         (["vqa", "--benchmark=gqa", "--model=m"], "qlip: benchmark: got 'gqa'; known are vstar"),
+        (
+            ["vqa", "--benchmark=vstar-pocket", "--model=m", "--baseline=own", "--weighting=area", "--fit=scale"],
+            "qlip: baseline: got 'own' with fit, weighting; the stock model takes none of them",
+        ),
         (["sweep", "pockte"], "qlip: sweep: got 'pockte', which is no file; .*pocket-weighting$"),
         (["fit", "--config", "quikstart"], "qlip: config: got 'quikstart', which is no file; .*paper, quickstart$"),
         (["fit", "--model.backbone=random:64x1", "--data.merge=2"], "qlip: merge: got 2.0; takes a probability"),

@@ -14,8 +14,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
     {"_version"},
     {"core"},
-    {"files", "configs", "options"},
+    {"files", "configs"},
     {"structured"},
+    {"options"},
     {"images"},
     {"shipped"},
     {"towers"},

@@ -37,6 +37,24 @@ def check_score_map(score: Any) -> Tensor:
     return values
 
 
+def check_score_maps(score: Any, count: int) -> list[Tensor | None]:
+    """A map, or None, for each of several pictures.
+
+    Args:
+        score: The map of the only picture, or a list with a map or None for each.
+        count: Number of pictures.
+
+    Raises:
+        ValueError: if there are not as many maps as pictures, and as `check_score_map`.
+    """
+    maps = list(score) if isinstance(score, list | tuple) or getattr(score, "ndim", 2) == 3 else [score]
+    if len(maps) != count:
+        raise ValueError(
+            f"score: got {len(maps)} maps for {count} pictures; takes a list with a map, or None, for each picture"
+        )
+    return [None if each is None else check_score_map(each) for each in maps]
+
+
 def largest_inside(score: Tensor, rows: Sequence[float], cols: Sequence[float]) -> Tensor:
     """The largest value of a map over each cell of another grid: of every value that the cell touches.
 

@@ -8,18 +8,17 @@ import importlib.util
 from collections.abc import Callable
 from functools import partial
 
-from jsonargparse import ActionConfigFile, ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from qlip.configs import find
-from qlip.evaluation.cell import Cell, Run
+from qlip.evaluation.cell import Cell, Run, Vision
 from qlip.evaluation.config import BiasConfig, ReportConfig, SweepConfig
 from qlip.evaluation.report.report import write_report
 from qlip.evaluation.run.bias import run_bias
 from qlip.evaluation.run.sweep import Runner, run_here, run_sweep
 from qlip.evaluation.run.vqa import run_vqa
-from qlip.options import take, underscored
-from qlip.structured import check_configs
+from qlip.options import parse_verb, take, verbs_parser
 
 
 def vqa(options: Namespace) -> None:
@@ -44,8 +43,8 @@ def _refuse_idle_options(cell: Cell) -> None:
 
     A sweep may set them for all of its cells, baselines included.
     """
-    idle = ("position", "size", "crop", "alpha", "max_tokens", "criterion", "cover", "fit")
-    given = [name for name in idle if getattr(cell, name) != Cell.__dataclass_fields__[name].default]
+    idle = Vision.__dataclass_fields__.keys() - {"baseline", "seed"}
+    given = [name for name in sorted(idle) if getattr(cell, name) != Cell.__dataclass_fields__[name].default]
     if cell.baseline == "own":
         given = [name for name in given if name != "max_tokens"]  # families of free resolution are scaled down to it
     if cell.baseline and given:
@@ -94,27 +93,27 @@ def report(options: Namespace) -> None:
     Console().print(f"{write_report(take(ReportConfig, options))}", highlight=False, soft_wrap=True)
 
 
-VERBS: dict[str, tuple[Callable[[Namespace], None], tuple[type, ...]]] = {
-    "bias": (bias, (BiasConfig,)),
-    "vqa": (vqa, (Cell, Run)),
-    "sweep": (sweep, (SweepConfig,)),
-    "report": (report, (ReportConfig,)),
+def _options(*kinds: type, positional: bool = False) -> Callable[[ArgumentParser], None]:
+    """What adds the fields of dataclasses to a parser; if ``positional``, those without a default stand without a name."""
+
+    def add(parser: ArgumentParser) -> None:
+        for kind in kinds:
+            parser.add_class_arguments(kind, as_positional=positional)
+
+    return add
+
+
+VERBS = {
+    "bias": (bias, _options(BiasConfig, positional=True)),
+    "vqa": (vqa, _options(Cell, Run)),
+    "sweep": (sweep, _options(SweepConfig, positional=True)),
+    "report": (report, _options(ReportConfig, positional=True)),
 }
-POSITIONAL = (bias, sweep, report)  # their required options stand without a name
 
 
 def build_parser(prog: str) -> ArgumentParser:
     """The parser of all verbs."""
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(prog=prog, exit_on_error=False)
-    verbs = parser.add_subcommands(dest="verb")
-    for name, (function, kinds) in VERBS.items():
-        one = ArgumentParser(description=function.__doc__, exit_on_error=False)
-        one.add_argument("--config", action=ActionConfigFile, help="YAML file with any of these options.")
-        for kind in kinds:
-            one.add_class_arguments(kind, as_positional=function in POSITIONAL)
-        verbs.add_subcommand(name, one)
-    return parser
+    return verbs_parser(prog, VERBS)
 
 
 def run(args: list[str], prog: str) -> None:
@@ -129,6 +128,5 @@ def run(args: list[str], prog: str) -> None:
         ValueError: if an option is not taken.
         argparse.ArgumentError: if an argument is unknown, missing or of the wrong type.
     """
-    check_configs(args)
-    options = build_parser(prog).parse_args([underscored(arg) for arg in args])
-    VERBS[options.verb][0](options[options.verb])
+    verb, options = parse_verb(build_parser(prog), args)
+    VERBS[verb][0](options)

@@ -18,6 +18,7 @@ from transformers import AutoConfig, PreTrainedModel
 from qlip.core.names import Weighting
 from qlip.core.position import Position
 from qlip.encoder import check_weighting, prepare_training, save_converted, saved_weighting
+from qlip.families.context import check_context, context_of
 from qlip.families.hub import HUB_OPTIONS, find_file
 from qlip.families.image_processor import ConvertedImageProcessor
 from qlip.families.inner import ConvertedInner, Encoding, Renamed
@@ -300,28 +301,10 @@ class ConvertedGenerative(Converted):
         context, images = context_of(self), model_kwargs.get("pixel_values")
         new = generation_config.max_new_tokens
         if context is not None and new is not None and images is not None and model_input_name == "input_ids":
-            self.check_context(inputs_tensor, len(images), new, context)
+            counts, fixed = self.model.feature_counts(images, model_kwargs), self.model.fixed_tokens
+            check_context(inputs_tensor, self.config.image_token_id, counts, new, context, fixed)
         return super()._maybe_prepare_encoder_kwargs_for_generation(  # type: ignore[misc]
             inputs_tensor, model_kwargs, model_input_name, generation_config
-        )
-
-    def check_context(self, input_ids: Tensor, images: int, max_new_tokens: int, context: int) -> None:
-        """Raise unless prompts ``(B, L)`` with ``images`` in all and their answers fit a context of so many tokens.
-
-        Raises:
-            ValueError: naming the largest ``max_tokens`` with which they would.
-        """
-        length = input_ids.shape[1]
-        if length + max_new_tokens <= context:
-            return
-        placeholders = (input_ids == self.config.image_token_id).sum(1)
-        words = int((length - placeholders).max())
-        each = -(-images // len(input_ids))  # of a prompt
-        room = (context - max_new_tokens - words) // each - self.model.fixed_tokens
-        remedy = f"Set max_tokens={room} or lower in the call of the processor" if room > 0 else "Shorten the prompt"
-        raise ValueError(
-            f"input_ids: got {length} tokens, {int(placeholders.max())} of them of images; with max_new_tokens={max_new_tokens} "
-            f"they do not fit the model's context of {context}. {remedy}, or lower max_new_tokens"
         )
 
     def _expand_inputs_for_generation(
@@ -340,8 +323,3 @@ class ConvertedGenerative(Converted):
         return super()._expand_inputs_for_generation(  # type: ignore[misc]
             expand_size=expand_size, is_encoder_decoder=is_encoder_decoder, input_ids=input_ids, **model_kwargs
         )
-
-
-def context_of(model: Any) -> int | None:
-    """Tokens that a model's language model can hold; None if its configuration does not say."""
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None)

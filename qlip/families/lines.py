@@ -6,7 +6,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from qlip.core.quadtree import Leaves, Quadtree
+from qlip.core.quadtree import Leaves, OverBudgetError, Quadtree
 from qlip.families.image_processor import LeafImageProcessor
 from qlip.images.pixels import Pair, pack
 from qlip.images.processor import QlipImageProcessor
@@ -61,12 +61,12 @@ def _leaves_and_lines(tree: Quadtree, image: Tensor, limit: int) -> Leaves | Non
     best = replace(tree, max_tokens=limit).batch(image[None])[0]
     if _tokens(best) <= limit:
         return best
-    low, high, fitting = limit - len(line_lengths(best.row)) - 1, limit, None
+    low, high, fitting = max(limit - len(line_lengths(best.row)) - 1, 0), limit, None
     while high - low > 1:
         middle = (low + high) // 2
         try:
             leaves = replace(tree, max_tokens=middle).batch(image[None])[0]
-        except ValueError:  # fewer than the image can have, or none at all
+        except OverBudgetError:  # fewer than the image can have
             low = middle
             continue
         if _tokens(leaves) <= limit:

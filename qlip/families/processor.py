@@ -196,10 +196,9 @@ class PromptProcessor(ConvertedProcessor):
             ValueError: if an image does not get all its placeholders, or ``max_tokens="auto"`` finds no room for images.
         """
         if kwargs.get("max_tokens") == "auto":
-            prompts = (
-                [text] if isinstance(text, str) else [prompt for prompt in text or [] if self.image_token in prompt]
-            )
-            kwargs["max_tokens"] = min(self.budget(prompt, self._context(), max_new_tokens) for prompt in prompts)
+            prompts = [text] if isinstance(text, str) else text or []
+            budgets = [self.budget(one, self._context(), max_new_tokens) for one in prompts if self.image_token in one]
+            kwargs["max_tokens"] = min(budgets, default=None)
         # not handed on: several families convert once more, and would try it on the list of pairs
         output = super().__call__(images=images, text=text, **kwargs)
         if "input_ids" in output and "pixel_values" in output:

@@ -15,7 +15,7 @@ from qlip._version import __version__
 from qlip.core.patches import PatchBatch
 from qlip.core.quadtree import Leaves, Quadtree, fewest_leaves
 from qlip.core.rules import check_fields, check_names
-from qlip.core.score_map import check_score_map, largest_inside
+from qlip.core.score_map import check_score_maps, largest_inside
 from qlip.files import write_json
 from qlip.images.budget import counted_at, shortest_edges, size_of_tree
 from qlip.images.names import Crop, Fit, Pad
@@ -187,12 +187,8 @@ class QlipImageProcessor:
         settings = self.with_options(**options)
         if score is None:
             return [settings] * count
-        maps = list(score) if isinstance(score, list | tuple) or getattr(score, "ndim", 2) == 3 else [score]
-        if len(maps) != count:
-            raise ValueError(
-                f"score: got {len(maps)} maps for {count} pictures; takes a list with a map, or None, for each picture"
-            )
-        return [settings if each is None else settings.with_options(score=check_score_map(each)) for each in maps]
+        maps = check_score_maps(score, count)
+        return [settings if each is None else settings.with_options(score=each) for each in maps]
 
     def count_tokens(self, images: ImageLike | Sequence[ImageLike], **options: object) -> list[int]:
         """Patches that each image will take, class token not counted; nothing is resampled or encoded.
@@ -207,21 +203,26 @@ class QlipImageProcessor:
 
     def cut(self, image: ImageLike) -> tuple[Tensor, Leaves]:
         """The prepared image ``(3, H, W)`` and its leaves. Raises as `fitted`."""
+        return self._cut(image)[1:]
+
+    def view_and_leaves(self, image: ImageLike) -> tuple[Image.Image, Leaves]:
+        """The part of the picture that the encoder sees, see `view`, and its leaves. Raises as `fitted`."""
+        view, _, leaves = self._cut(image)
+        return view, leaves
+
+    def _cut(self, image: ImageLike) -> tuple[Image.Image, Tensor, Leaves]:
         picture = to_rgb(image)
         settings = self.fitted(picture)
-        prepared = normalise(settings._view(picture), self.mean, self.std)
-        return prepared, settings.tree_of(picture.height, picture.width).batch(prepared[None])[0]
+        view = settings._view(picture)
+        prepared = normalise(view, self.mean, self.std)
+        return view, prepared, settings.tree_of(picture.height, picture.width).batch(prepared[None])[0]
 
     def prepare(self, image: ImageLike) -> Tensor:
         """Resize, crop and normalise: ``(3, H, W)`` float32, both sides whole patches. Raises as `fitted`."""
         return normalise(self.view(image), self.mean, self.std)
 
     def view(self, image: ImageLike) -> Image.Image:
-        """The part of the picture that the encoder sees, as an RGB image whose sides are whole patches.
-
-        Raises:
-            ValueError: see `fitted`.
-        """
+        """The part of the picture that the encoder sees, RGB, both sides whole patches. Raises as `fitted`."""
         picture = to_rgb(image)
         return self.fitted(picture)._view(picture)
 
@@ -232,8 +233,7 @@ class QlipImageProcessor:
             ValueError: if the picture is so long and thin that the budget does not hold it even with a shortest edge of one
                 patch; or, where there is no budget, if it is too large after scaling, see `grid`.
         """
-        budget = self.quadtree.max_tokens
-        picture = to_rgb(image)
+        budget, picture = self.quadtree.max_tokens, to_rgb(image)
         height, width = picture.height, picture.width
         if budget is None:
             self.grid(height, width)

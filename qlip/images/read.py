@@ -72,7 +72,7 @@ def to_rgb(image: ImageLike) -> Image.Image:
     """Convert a picture to an upright eight-bit RGB image: the same one, however it is handed over.
 
     EXIF rotation is applied, transparency is laid over white, 16 bits are scaled to 8 (not cut off, as PIL does),
-    greyscale, palette and CMYK are converted.
+    greyscale, palette and CMYK are converted. What it returns carries no notes, so that it is returned as it is if it comes again.
 
     Args:
         image: A PIL image; a path or the bytes of a file; an array ``(H, W)``, ``(H, W, C)`` or ``(C, H, W)``, or a tensor
@@ -96,6 +96,9 @@ def to_rgb(image: ImageLike) -> Image.Image:
         return _from_array(_to_numpy(image), channels_first=True)
     if isinstance(image, np.ndarray):
         return _from_array(image)
+    if type(image) is Image.Image and image.mode == "RGB" and not image.info:
+        check_size(*image.size)
+        return image
     if not isinstance(image, Image.Image):
         raise TypeError(
             f"image: got {type(image).__name__}; takes a PIL image, a path, bytes, a numpy array or a tensor"
@@ -173,7 +176,9 @@ def _converted(image: Image.Image) -> Image.Image:
         rgb = _over_white(image)
     else:
         rgb = image.convert("RGB")
-    return rgb if turn is None else rgb.transpose(turn)
+    upright = rgb if turn is None else rgb.transpose(turn)
+    upright.info = {}  # the orientation among it, which is no longer true
+    return upright
 
 
 def _orientation(image: Image.Image) -> int:

@@ -1,16 +1,14 @@
 """The verbs ``show``, ``tune``, ``compare`` and ``demo``. Every option is a field of a dataclass, and its help is the field's docstring."""
 
 import importlib.util
-from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
-from jsonargparse import ActionConfigFile, ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from qlip.evaluation.cell import Cell, Run
-from qlip.options import take, underscored
-from qlip.structured import check_configs
+from qlip.options import parse_verb, take, verbs_parser
 from qlip.tools.config import CompareConfig, DemoConfig, ShowConfig, TuneConfig
 
 GRID = "Draw leaves alone, in one sheet: size times 1, 1.5 and 2 by alpha (0.1 if not given) times 1, 3, 10 and 20."
@@ -56,22 +54,6 @@ def demo(options: Namespace) -> None:
     serve(take(DemoConfig, options))
 
 
-VERBS: dict[str, Callable[[Namespace], None]] = {"show": show, "tune": tune, "compare": compare, "demo": demo}
-
-
-def build_parser(prog: str) -> ArgumentParser:
-    """The parser of the verbs."""
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(prog=prog, exit_on_error=False)
-    verbs = parser.add_subcommands(dest="verb")
-    for name, function in VERBS.items():
-        one = ArgumentParser(description=function.__doc__, exit_on_error=False)
-        one.add_argument("--config", action=ActionConfigFile, help="YAML file with any of these options.")
-        _ADD[name](one)
-        verbs.add_subcommand(name, one)
-    return parser
-
-
 def _add_show(parser: ArgumentParser) -> None:
     """Pictures, and how they are shown."""
     parser.add_argument("images", nargs="+", type=Path, help="Files of pictures.")
@@ -104,7 +86,17 @@ def _add_demo(parser: ArgumentParser) -> None:
     parser.add_class_arguments(DemoConfig)
 
 
-_ADD = {"show": _add_show, "tune": _add_tune, "compare": _add_compare, "demo": _add_demo}
+VERBS = {
+    "show": (show, _add_show),
+    "tune": (tune, _add_tune),
+    "compare": (compare, _add_compare),
+    "demo": (demo, _add_demo),
+}
+
+
+def build_parser(prog: str) -> ArgumentParser:
+    """The parser of the verbs."""
+    return verbs_parser(prog, VERBS)
 
 
 def run(args: list[str], prog: str) -> None:
@@ -119,6 +111,5 @@ def run(args: list[str], prog: str) -> None:
         ValueError: if an option is not taken.
         argparse.ArgumentError: if an argument is unknown, missing or of the wrong type.
     """
-    check_configs(args)
-    options = build_parser(prog).parse_args([underscored(arg) for arg in args])
-    VERBS[options.verb](options[options.verb])
+    verb, options = parse_verb(build_parser(prog), args)
+    VERBS[verb][0](options)

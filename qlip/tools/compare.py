@@ -172,19 +172,18 @@ def draw_pictures(comparison: Comparison, out: Path) -> dict[tuple[str, str], Pa
         cell = arm.result.cell
         if missing and cell.baseline:
             for image, path in missing.items():
-                picture = to_rgb(comparison.source.image(first[image]))
+                picture = to_rgb(comparison.source.image(first[image])).copy()
                 picture.thumbnail((SIDE, SIDE))
                 _save(picture, path)
         elif missing:
             loaded = load_arm(cell.model, cell.vision, cell.model_revision, cell.dtype)
             settings = loaded.processor.image_processor.settings
             for image, path in missing.items():
-                picture = to_rgb(comparison.source.image(first[image]))
-                view = settings.view(picture)
+                view, leaves = settings.view_and_leaves(comparison.source.image(first[image]))
                 factor = max(SIDE // max(view.size), 1)
                 large = view.resize((view.width * factor, view.height * factor), Image.Resampling.BICUBIC)
                 thick = max(round(max(large.size) / SHOWN), 1)  # a line that is thinner than a pixel of the page fades
-                _save(draw_leaves(large, settings.cut(picture)[1], width=thick), path)
+                _save(draw_leaves(large, leaves, width=thick), path)
     return files
 
 

@@ -8,9 +8,8 @@ from typing import Any
 from PIL import Image
 from torch.utils.data import Dataset
 
-from qlip.core.quadtree import Leaves
 from qlip.images.processor import QlipImageProcessor
-from qlip.images.read import normalise, read_image
+from qlip.images.read import read_image
 from qlip.tools.loss import downscale, edges_kept, fine_edges, grey, similarity, words, words_kept
 from qlip.viz import rebuild
 
@@ -87,15 +86,7 @@ def measure(
 
     found: dict[str, dict[str, float | None]] = {PLAIN: losses(downscale(picture, pixels))}
     for name, settings in arms.items():
-        view, leaves = cut(picture, settings)
+        view, leaves = settings.view_and_leaves(picture)
         held = rebuild(view, leaves).resize(picture.size, Image.Resampling.BICUBIC)
         found[name] = {"tokens": len(leaves), **losses(held)}
     return found
-
-
-def cut(picture: Image.Image, settings: QlipImageProcessor) -> tuple[Image.Image, Leaves]:
-    """The view of a picture and its leaves."""
-    fitted = settings.fitted(picture)
-    view = fitted.view(picture)
-    prepared = normalise(view, fitted.mean, fitted.std)
-    return view, fitted.tree_of(picture.height, picture.width).batch(prepared[None])[0]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from qlip.images.processor import QlipImageProcessor
-from qlip.images.read import ImageLike, to_rgb
+from qlip.images.read import ImageLike
 from qlip.tools.loss import downscale
 from qlip.viz import draw_leaves, rebuild
 
@@ -37,8 +37,7 @@ def draw_panels(image: ImageLike, settings: QlipImageProcessor) -> Panels:
     Raises:
         ValueError: if the picture cannot be cut, see `QlipImageProcessor.fitted`.
     """
-    picture = to_rgb(image)
-    view, leaves = settings.view(picture), settings.cut(picture)[1]
+    view, leaves = settings.view_and_leaves(image)
     factor = max(round(SIDE / max(view.size)), 1)
     size = (view.width * factor, view.height * factor)
     small = downscale(view, len(leaves) * settings.quadtree.patch_size**2)

@@ -94,18 +94,17 @@ class Seen:
 
 def see(picture: Image.Image, settings: QlipImageProcessor) -> Seen:
     """Cut a picture."""
-    uniform = settings.with_options(
-        criterion="uniform", max_tokens=10_000_000, fit="prune"
-    )  # scales down only the vast
+    # a budget so large scales down only the vast
+    uniform = settings.with_options(criterion="uniform", max_tokens=10_000_000, fit="prune")
     own = replace(uniform, size=None)
     fitted = settings.fitted(picture)
-    whole, view = uniform.view(picture), fitted.view(picture)
+    whole, (view, leaves) = uniform.view(picture), fitted.view_and_leaves(picture)
     if whole.size != view.size:
         factor = min(whole.size) / min(view.size)
         size = (round(view.width * factor), round(view.height * factor))
         whole = picture.resize(size, Image.Resampling.BICUBIC, box=_part(picture, view, fitted))
     grids = [each.grid(picture.height, picture.width) for each in (uniform, own)]
-    return Seen(whole, view, fitted.cut(picture)[1], *grids)
+    return Seen(whole, view, leaves, *grids)
 
 
 def _part(picture: Image.Image, view: Image.Image, settings: QlipImageProcessor) -> tuple[float, float, float, float]:

@@ -24,7 +24,7 @@ from qlip.tools.advice import RULE, Setting, advice, draw_chart, gains, tabulate
 from qlip.tools.config import TuneConfig
 from qlip.tools.geometry import Geometry, read_geometry
 from qlip.tools.loss import can_read
-from qlip.tools.measure import Pictures, bounded, bounded_size, cut
+from qlip.tools.measure import Pictures, bounded, bounded_size
 
 CRITERIA = ("derivative", "gradient", "reconstruction")
 SCALED = (("derivative", 0.3), ("derivative", 1.0), ("gradient", 0.5), ("reconstruction", 0.002))
@@ -145,7 +145,7 @@ def calibrate(settings: QlipImageProcessor, files: Sequence[Path], budget: int) 
     for _ in track(range(STEPS), description=f"threshold at size {settings.size or 'own'}", transient=True):
         middle = (low * high) ** 0.5
         tried = settings.with_options(alpha=middle)
-        over = sum(len(cut(picture, tried)[1]) for picture in pictures) > budget * len(pictures)
+        over = sum(tried.count_tokens(pictures)) > budget * len(pictures)
         low, high = (middle, high) if over else (low, middle)
     return float(f"{1.005 * high:.3g}")  # rounded up: many blocks may have just that score
 

@@ -120,9 +120,8 @@ class Tower:
         if type(layer) in (nn.Conv2d, nn.Linear) and not layer._forward_hooks:  # one product of matrices, the fastest
             bias: Tensor | None = getattr(layer, "bias", None)
             return F.linear(patches.to(weight.dtype).flatten(2), weight.flatten(1), bias)
-        flat = patches.to(weight.dtype).flatten(
-            0, 1
-        )  # an adapter, or a hook that asks for gradients, wants to be called
+        flat = patches.to(weight.dtype).flatten(0, 1)
+        # an adapter, or a hook that asks for gradients, wants to be called
         embedded = layer(flat if self._convolves else flat.movedim(1, -1).flatten(1))
         return embedded.flatten(1).unflatten(0, patches.shape[:2])
 

@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from qlip.images.read import read_image
 from qlip.training.batch import TrainBatch
 from qlip.training.data import QlipDataModule, data_module_of
 from qlip.training.export import ZooExport
@@ -70,8 +69,7 @@ class QuadtreePreview(L.Callback):
         for file in data.val.files[: self.images]:
             for alpha in self.alphas:
                 processor = data.view.processor(self.size, alpha=alpha, criterion="derivative")
-                view = processor.view(read_image(file))
-                (leaves,) = processor.quadtree.batch(processor.prepare(view)[None])
+                view, leaves = processor.view_and_leaves(file)
                 tag = f"quadtree/{file.stem}/alpha_{alpha:g}_tokens_{len(leaves)}_of_{leaves.grid[0] * leaves.grid[1]}"
                 for logger in loggers:
                     logger.experiment.add_image(tag, np.asarray(draw_leaves(view, leaves)), dataformats="HWC")

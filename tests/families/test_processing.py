@@ -8,12 +8,13 @@ import re
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from transformers import CLIPImageProcessor, LlavaProcessor
 from transformers.models.llava import LlavaImageProcessor
 
 import qlip
 from qlip import QlipImageProcessor, Quadtree
+from qlip.families.context import check_context
 from qlip.images.processor import OPTIONS
 from qlip.images.read import pad_to_square, to_rgb
 from tests.families.conftest import NEW, ONE, TWO
@@ -239,6 +240,28 @@ def test_the_context_is_checked_before_anything_is_encoded(own_pair, photograph,
     assert model.generate(**fitting, max_new_tokens=NEW).shape[1] > budget
 
 
+def test_a_picture_that_its_file_says_to_turn_is_turned_once(pair, tmp_path):
+    """A phone writes how it was held; the picture passes several hands on its way to the model."""
+    upright, exif = scene(240, 360, 7), Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "phone.png", exif=exif)
+    expected = pair[1](images=upright, text=ONE)["pixel_values"][0]
+    opened = Image.open(tmp_path / "phone.png")
+    for way in (tmp_path / "phone.png", opened, opened.copy()):
+        got = pair[1](images=way, text=ONE)["pixel_values"][0]
+        assert all(torch.equal(one, other) for one, other in zip(got, expected, strict=True))
+
+
+@pytest.mark.parametrize("earlier", [0, 12])
+def test_the_budget_that_is_named_counts_images_of_earlier_turns(earlier):
+    X, context = 99, 60
+    ids = torch.tensor([[1] * 10 + [X] * earlier + [X] * 50])
+    room = context - 5 - 10 - earlier
+    with pytest.raises(ValueError, match=f"got {60 + earlier} tokens, .*Set max_tokens={room} or lower"):
+        check_context(ids, X, [50], 5, context)
+    check_context(ids[:, : 10 + earlier + room], X, [room], 5, context)  # fits
+
+
 def test_an_automatic_budget_is_what_the_context_leaves(own_pair, photograph):
     model, processor = own_pair
     context = model.config.text_config.max_position_embeddings
@@ -250,6 +273,7 @@ def test_an_automatic_budget_is_what_the_context_leaves(own_pair, photograph):
     processor.context = None
     with pytest.raises(ValueError, match='max_tokens: got "auto"; takes a number'):
         processor(images=photograph, text=ONE, max_tokens="auto")
+    assert processor(text="what is there", max_tokens="auto").keys() == processor(text="what is there").keys()
 
 
 def test_defaults_never_cost_more_than_the_stock_model(llava, processor):

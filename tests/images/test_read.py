@@ -245,7 +245,9 @@ def test_orientation_is_applied_by_every_way(tmp_path, mode, orientation):
         tmp_path / "image.png", exif=exif
     )
     for way in (tmp_path / "image.png", (tmp_path / "image.png").read_bytes(), Image.open(tmp_path / "image.png")):
-        np.testing.assert_array_equal(pixels(to_rgb(way)), RGB if mode == "RGB" else grey_as_rgb(GREY))
+        read = to_rgb(way)
+        np.testing.assert_array_equal(pixels(read), RGB if mode == "RGB" else grey_as_rgb(GREY))
+        assert to_rgb(read) is read  # not turned a second time, nor copied
     assert read_size(tmp_path / "image.png") == read_size((tmp_path / "image.png").read_bytes()) == (30, 20)
 
 

@@ -10,7 +10,6 @@ from qlip.evaluation.report import tables
 from qlip.evaluation.report.figures import BASELINE, QLIP
 from qlip.evaluation.results import Group, Result
 from qlip.evaluation.run.arm import load_arm
-from qlip.images.read import to_rgb
 from qlip.shipped import is_shipped
 from qlip.viz import draw_leaves
 
@@ -81,8 +80,7 @@ def examples(group: Group) -> Iterator[Figure]:
     rows = {question.id: question.row for question in group.benchmark.questions(source, cell.prompt_style)}
     settings = load_arm(cell.model, cell.vision).processor.image_processor.settings
     for ours, theirs in won:
-        fitted = settings.fitted(image := to_rgb(source.image(rows[ours["id"]])))
-        _, leaves = fitted.cut(image)
+        view, leaves = settings.view_and_leaves(source.image(rows[ours["id"]]))
         asked = ours["prompt"].splitlines()[0]
         answers = [
             f"stock, {theirs['tokens']} tokens: {theirs['raw']}",
@@ -90,7 +88,7 @@ def examples(group: Group) -> Iterator[Figure]:
         ]
         figure = Figure(figsize=(4.2, 4.6), layout="constrained")
         axes = figure.subplots()
-        axes.imshow(draw_leaves(fitted.view(image), leaves))
+        axes.imshow(draw_leaves(view, leaves))
         axes.set_axis_off()
         axes.set_title("\n".join([asked, *answers]), fontsize=11, loc="left")
         yield figure

@@ -43,7 +43,7 @@ class QlipLlava(lmms):
         dtype: Number format that the weights are loaded in: float32, bfloat16 or float16.
         device: Device to compute on, as torch names it.
         batch_size: Number of questions in a batch.
-        vision: Fields of `Vision`: baseline, position, size, crop, alpha, max_tokens, criterion, cover, fit, seed.
+        vision: Fields of `Vision`: baseline, position, size, crop, alpha, max_tokens, criterion, cover, fit, weighting, seed.
     """
 
     def __init__(
