@@ -99,7 +99,7 @@ def measure(row: Row, model: PreTrainedModel, repeats: int) -> list[str]:
     asked = {"stock": (model, stock)}
     budget = (row.side // row.pixels) ** 2
     for name, share in SHARES.items():
-        options = {"criterion": "uniform"} if share == 1 else {"max_tokens": round(budget * share)}
+        options = {"criterion": "uniform", "max_tokens": None} if share == 1 else {"max_tokens": round(budget * share)}
         asked[name] = (converted, prepare(**call, return_tensors="pt", **options))
     if not torch.equal(answer(*asked["stock"], ANSWER), answer(*asked["equal"], ANSWER)):
         raise RuntimeError("model: stock and converted do not answer alike at equal tokens")

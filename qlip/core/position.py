@@ -151,7 +151,7 @@ class PositionMLP(nn.Module):
     def forward(self, coords: Tensor) -> Tensor:
         """Encodings ``(..., D)`` at ``coords (..., 2)``. Autocast is off in here: positions need float32.
 
-        Without gradients each coordinate is computed once on a CPU, until the weights change, see `PositionCache`.
+        A frozen network computes each coordinate once on a CPU, until its weights change, see `PositionCache`.
         """
         with torch.autocast(coords.device.type, enabled=False):
             return self._cache(self._compute, coords, [*self.parameters(), self.frequencies])

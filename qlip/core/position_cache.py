@@ -32,7 +32,7 @@ class _Known:
 
 
 class PositionCache:
-    """What a network said at each coordinate, for as long as its weights stay as they are. Copies and pickles start empty.
+    """What a frozen network said at each coordinate, for as long as its weights stay as they are. Copies and pickles start empty.
 
     On CPUs alone: a GPU computes an encoding about as fast as it finds one.
     """
@@ -51,6 +51,9 @@ class PositionCache:
             coords: What the network takes.
             weights: All that its answers hang on.
         """
+        if any(weight.requires_grad for weight in weights):
+            self._known = None  # torch's fused optimisers write to weights and leave their version as it was
+            return network(coords)
         if not coords.numel() or not _cacheable(coords, weights):
             return network(coords)
         keys = coords.contiguous().view(torch.int64).flatten()  # a pair of float32 is a number of 64 bits
@@ -77,7 +80,6 @@ def _learn(network: Callable[[Tensor], Tensor], keys: Tensor, weights: Sequence[
 
 def _cacheable(coords: Tensor, weights: Sequence[Tensor]) -> bool:
     """Whether encodings may be kept: on a CPU, without gradients, of weights that know when they are written to."""
-    constant = not torch.is_grad_enabled() or not any(tensor.requires_grad for tensor in (coords, *weights))
     known = all(weight.device.type == "cpu" and not weight.is_inference() for weight in weights)
-    plain = coords.device.type == "cpu" and coords.dtype == torch.float32 and not torch.compiler.is_compiling()
-    return constant and known and plain
+    plain = coords.device.type == "cpu" and coords.dtype == torch.float32 and not coords.requires_grad
+    return known and plain and not torch.compiler.is_compiling()

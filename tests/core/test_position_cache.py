@@ -87,6 +87,21 @@ def test_training_computes_and_gets_its_gradients(mlp):
     assert wanted.grad.abs().max() > 0
 
 
+@pytest.mark.parametrize("fused", [False, True])
+def test_what_training_changed_is_noticed_in_between_and_after(mlp, fused):
+    """Fused optimisers write to the weights and leave their versions as they were."""
+    coords = grid_coords(4)
+    mlp(coords)
+    optimiser = torch.optim.Adam(mlp.requires_grad_(True).parameters(), lr=0.1, fused=fused)
+    for _ in range(2):
+        mlp(coords).square().sum().backward()
+        optimiser.step()
+        with torch.no_grad():  # a validation between two steps
+            torch.testing.assert_close(mlp(coords), slowly(mlp, coords))
+    mlp.requires_grad_(False)
+    torch.testing.assert_close(mlp(coords), slowly(mlp, coords))
+
+
 def test_what_was_computed_for_inference_serves_gradients_of_others(mlp):
     with torch.inference_mode():
         mlp(grid_coords(4))
