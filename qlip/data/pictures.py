@@ -1,36 +1,48 @@
 """Drawn scenes as picture files: large scenes with small objects, in folders that are drawn once and kept.
 
-They are the source ``pocket`` of `qlip.data.sources`, and the pictures of the benchmarks ``vstar-pocket`` and ``pope-pocket``.
+They are the source ``pocket`` of `qlip.data.sources`, and the pictures of the benchmarks ``vstar-pocket`` and ``pope-pocket``;
+those of ``vstar-photo`` and ``pope-photo`` have photographs behind the same objects.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from random import Random
 
 import torch
 from PIL import Image
 
+from qlip.data.backgrounds import cut_backgrounds
 from qlip.data.language import Thing, things
 from qlip.data.scenes import draw_scenes
 from qlip.files import making_folder
+from qlip.images.read import read_image
 
 SIZES = ((336, 336), (336, 504), (504, 336), (448, 448), (448, 672), (672, 448), (672, 672), (448, 896), (896, 672))
 CACHE = Path("~/.cache/qlip/pocket")
 
 
-def small_objects(count: int, seed: int) -> Iterator[tuple[Image.Image, list[Thing]]]:
+def small_objects(count: int, seed: int, photographs: Sequence[Path] = ()) -> Iterator[tuple[Image.Image, list[Thing]]]:
     """Draw scenes of 336 to 896 pixels with two to five objects of 21 to 56 pixels each.
 
     Args:
         count: Number of scenes.
         seed: Seed of the scenes; each has a generator of its own, so fewer of them are the first of more.
+        photographs: Files of which cut-outs lie behind the objects, one in each scene; if there are none, backgrounds are drawn. The
+            objects are the same either way.
 
     Yields:
         A scene as an RGB picture, and its objects.
+
+    Raises:
+        OSError: if a photograph cannot be read.
     """
     for index in range(count):
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + index)
+        number = seed * 1_000_003 + index
+        generator, random = torch.Generator().manual_seed(number), Random(f"photograph {number}")
         height, width = SIZES[int(torch.randint(len(SIZES), (), generator=generator))]
-        scene = draw_scenes(1, height, width, generator, objects=(2, 5))
+        behind = [read_image(random.choice(photographs))] if photographs else []
+        backgrounds = cut_backgrounds(behind, len(behind), height, width, random)
+        scene = draw_scenes(1, height, width, generator, objects=(2, 5), backgrounds=backgrounds)
         pixels = (scene.images[0].permute(1, 2, 0) * 255).round().byte().numpy()
         yield Image.fromarray(pixels), things(scene, 0)
 

@@ -1,6 +1,7 @@
 """Drawn scenes: an endless supply of images whose objects are known, to train and test the pocket models on.
 
-A scene has a background like a photograph's (gradients, smooth noise, patches of texture) and a few coloured shapes on it.
+A scene has a smooth background (gradients, smooth noise, patches of faint texture), or one that is given, such as those of
+`qlip.data.backgrounds`, and a few coloured shapes on it.
 Everything follows from a `torch.Generator`, and a whole batch is drawn at once. Objects are 21 to 56 pixels wide, 1.5 to 4
 patches of a model that looks at 112 pixels with patches of 14, whatever the size of the image: in a larger one they are
 details, which shrinking it to 112 pixels erases.
@@ -65,6 +66,7 @@ def draw_scenes(
     *,
     objects: tuple[int, int] = (2, 4),
     sides: tuple[float, float] = (21.0, 56.0),
+    backgrounds: Tensor | None = None,
 ) -> Scenes:
     """Draw scenes of one size.
 
@@ -75,15 +77,23 @@ def draw_scenes(
         generator: Source of everything that is random.
         objects: Fewest and most objects in a scene; an object that finds no free place is left out.
         sides: Smallest and largest side of an object in pixels; sides are drawn log-uniformly.
+        backgrounds: What lies behind the objects of the first N scenes in place of what would be drawn: ``(N, 3, height, width)``
+            in [0, 1]. All else is drawn as it would be without.
 
     Raises:
-        ValueError: if an object of the largest side does not fit, or ``objects`` is not a range of counts.
+        ValueError: if an object of the largest side does not fit, ``objects`` is not a range of counts, or the backgrounds have
+            another shape.
     """
     fewest, most = objects
     if not 1 <= fewest <= most <= len(SHAPES):
         raise ValueError(f"objects: got {objects}; takes two counts from 1 to {len(SHAPES)}, the smaller first")
     if min(height, width) < sides[1] + 2 * MARGIN:
         raise ValueError(f"height, width: got {height} x {width}; takes more than the largest side, {sides[1]:g} px")
+    behind = torch.zeros(0, 3, height, width) if backgrounds is None else backgrounds
+    if behind.shape[1:] != (3, height, width) or len(behind) > count:
+        raise ValueError(
+            f"backgrounds: got shape {tuple(behind.shape)}; takes (N, 3, {height}, {width}) with N of {count} at most"
+        )
     shape = _different(count, most, len(SHAPES), generator)
     colour = _different(count, most, len(COLOURS), generator)
     spread = torch.rand(count, most, generator=generator)
@@ -93,6 +103,7 @@ def draw_scenes(
     placed &= torch.rand(count, most, generator=generator).argsort(1).argsort(1) < wanted
     placed[:, 0] |= ~placed.any(1)  # the first always has a place
     images = _background(count, height, width, generator)
+    images[: len(behind)] = behind
     angle = (torch.rand(count, most, generator=generator) - 0.5) * 0.5
     softness = 0.8 + 1.4 * torch.rand(count, most, generator=generator)
     paint = torch.tensor(list(COLOURS.values()))[colour]

@@ -57,7 +57,7 @@ class Cell(Vision):
     """
 
     benchmark: str
-    """Which questions are asked; those called pocket are drawn here, local asks those of questions.csv in the folder of --data, the
+    """Which questions are asked; those called pocket and photo are drawn here, local asks those of questions.csv in the folder of --data, the
     others are downloaded."""
     model: str
     """A model that answers in words about images, of a family in docs/models.md, converted before or not: a Hub id, a folder, or

@@ -1,9 +1,10 @@
-"""The command line ``python -m recipes.pocket``: train the two models from a seed, check them, draw scenes to look at."""
+"""The command line ``python -m recipes.pocket``: train the two models from a seed, check them, draw scenes to look at, write questions."""
 
 import logging
 import warnings
 from pathlib import Path
-from typing import TypeVar
+from random import Random
+from typing import Literal, TypeVar
 
 import lightning as L
 import torch
@@ -16,14 +17,15 @@ from safetensors.torch import load_file, save_file
 from torchvision.utils import make_grid, save_image
 from transformers import CLIPModel, LlavaForConditionalGeneration, PreTrainedModel, ProcessorMixin
 
-from qlip.data.scenes import draw_scenes
-from qlip.files import replacing_folder, sha256, write_text
+from qlip.data.sources import list_pictures
+from qlip.evaluation.benchmarks.pocket import write_pope, write_vstar
+from qlip.files import making_folder, replacing_folder, sha256, write_text
 from recipes.pocket.card import clip_card, llava_card
 from recipes.pocket.check import check_clip, check_llava
 from recipes.pocket.clip import CLIP_SCHEDULE, PocketClip, Readouts
 from recipes.pocket.models import clip_processor, llava_processor
 from recipes.pocket.reader import READER_SCHEDULE, PocketReader
-from recipes.pocket.run import Schedule
+from recipes.pocket.run import Schedule, draw_training_scenes
 
 CLIP, LLAVA, READOUTS = "pocket-clip", "pocket-llava", "readouts.safetensors"
 Model = TypeVar("Model", bound=PreTrainedModel)
@@ -82,18 +84,40 @@ def check(folder: Path = Path("checkpoints/pocket"), scenes: int = 500) -> None:
     Console().print(table)
 
 
-def draw(out: Path = Path("scenes.png"), count: int = 24, height: int = 112, width: int = 112, seed: int = 0) -> None:
-    """Draw scenes into one picture.
+def draw(out: Path = Path("scenes.png"), count: int = 24, texture: float = 0.5, seed: int = 0) -> None:
+    """Draw scenes as in training into one picture.
 
     Args:
         out: File that the picture is written to.
         count: Number of scenes.
-        height: Height of a scene in pixels.
-        width: Width of a scene in pixels.
+        texture: Share of them, from 0 to 1, that lie over photographs and textures.
         seed: Seed of the scenes.
     """
-    scenes = draw_scenes(count, height, width, torch.Generator().manual_seed(seed))
+    generator, random = torch.Generator().manual_seed(seed), Random(f"background {seed}")
+    scenes = draw_training_scenes(count, texture, generator, random, seed)
     save_image(make_grid(scenes.images, nrow=8), out)
+
+
+def questions(benchmark: Literal["vstar-photo", "pope-photo"], backgrounds: Path, out: Path) -> None:
+    """Write the questions of a photo benchmark with other photographs behind the same objects.
+
+    ``evaluate.py vqa --benchmark NAME --data OUT`` asks them.
+
+    Args:
+        benchmark: Whose questions are written.
+        backgrounds: Folder of photographs, which is searched recursively.
+        out: Folder that is made and gets questions and pictures.
+
+    Raises:
+        FileNotFoundError: if the folder of photographs is none or holds none.
+        FileExistsError: if the folder to write is there.
+        OSError: if a photograph cannot be read.
+    """
+    photographs = list_pictures(str(backgrounds), option="backgrounds")
+    if out.exists():
+        raise FileExistsError(f"out: got {out}, which is there already; takes a folder that is not")
+    with making_folder(out) as folder:
+        (write_vstar if benchmark == "vstar-photo" else write_pope)(folder, photographs)
 
 
 def fit(module: PocketClip | PocketReader, folder: Path) -> None:
@@ -140,4 +164,5 @@ def main(args: list[str] | None = None) -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    auto_cli({"train": train, "check": check, "draw": draw}, args=args, prog="python -m recipes.pocket")
+    verbs = {"train": train, "check": check, "draw": draw, "questions": questions}
+    auto_cli(verbs, args=args, as_positional=False, prog="python -m recipes.pocket")

@@ -11,13 +11,14 @@ from torch import Generator, Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
+from qlip.data.backgrounds import cut_backgrounds, training_pictures
 from qlip.data.scenes import Scenes, draw_scenes
 from recipes.pocket.models import IMAGE_SIZE
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast one of the two models is trained."""
+    """How long, how fast and over what backgrounds one of the two models is trained."""
 
     cycles: tuple[int, ...]
     """Optimiser steps of each cycle of the learning rate; it starts anew with every cycle (SGDR, arXiv 1608.03983)."""
@@ -25,6 +26,13 @@ class Schedule:
     """Scenes in a step."""
     lr: float
     """Highest learning rate of AdamW."""
+    texture: float = 0.5
+    """Share of a step's scenes, from 0 to 1, that lie over photographs and textures in place of drawn backgrounds."""
+
+    def __post_init__(self) -> None:
+        """Refuse a share that is none."""
+        if not 0 <= self.texture <= 1:
+            raise ValueError(f"texture: got {self.texture}; takes a share from 0 to 1")
 
     @property
     def steps(self) -> int:
@@ -46,6 +54,22 @@ class Schedule:
         return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (length - warmup)))
 
 
+def draw_training_scenes(count: int, texture: float, generator: Generator, random: Random, seed: int) -> Scenes:
+    """Draw scenes of 112 pixels, the first of them over photographs and textures, the others over drawn backgrounds.
+
+    Args:
+        count: Number of scenes.
+        texture: Share of scenes over photographs and textures, from 0 to 1.
+        generator: Source of all else that is random.
+        random: Chooses and cuts the photographs and textures.
+        seed: Seed of the textures.
+    """
+    textured = round(texture * count)
+    pictures = training_pictures(seed) if textured else ()
+    backgrounds = cut_backgrounds(pictures, textured, IMAGE_SIZE, IMAGE_SIZE, random)
+    return draw_scenes(count, IMAGE_SIZE, IMAGE_SIZE, generator, backgrounds=backgrounds)
+
+
 class PocketRun(L.LightningModule):
     """A training on drawn scenes with AdamW, and a learning rate that warms up and follows a cosine.
 
@@ -58,9 +82,12 @@ class PocketRun(L.LightningModule):
 
     def draw(self) -> tuple[Scenes, Generator, Random]:
         """Draw the scenes of this step, and make sources of chance for the rest of it."""
-        generator = Generator().manual_seed(self.seed * 1_000_003 + self.global_step)
-        scenes = draw_scenes(self.schedule.batch_size, IMAGE_SIZE, IMAGE_SIZE, generator)
-        return scenes, generator, Random(self.seed * 1_000_003 + self.global_step)
+        number = self.seed * 1_000_003 + self.global_step
+        generator, count = Generator().manual_seed(number), self.schedule.batch_size
+        scenes = draw_training_scenes(
+            count, self.schedule.texture, generator, Random(f"background {number}"), self.seed
+        )
+        return scenes, generator, Random(number)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Count the steps; `training_step` draws what it needs."""

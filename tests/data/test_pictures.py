@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from qlip.data.backgrounds import TEST
 from qlip.data.pictures import SIZES, drawn, small_objects, write_pictures
 
 
@@ -34,6 +36,21 @@ def test_scenes_are_large_and_their_objects_small() -> None:
         assert (picture.height, picture.width) in SIZES
         assert 1 <= len(scene) <= 5
         assert all(21 <= thing.side <= 56 for thing in scene)
+
+
+def test_photographs_lie_behind_the_same_objects() -> None:
+    pairs = list(zip(small_objects(4, seed=0), small_objects(4, seed=0, photographs=TEST), strict=True))
+    for (plain, scene), (photo, same) in pairs:
+        assert same == scene
+        assert photo.size == plain.size
+        differ = (np.asarray(photo) != np.asarray(plain)).any(-1)
+        assert differ.mean() > 0.8
+        for thing in scene:
+            if thing.shape != "ring":  # a ring's middle is background
+                assert not differ[int(thing.y * photo.height), int(thing.x * photo.width)]
+    fewer = [picture.tobytes() for picture, _ in small_objects(2, seed=0, photographs=TEST)]
+    assert fewer == [photo.tobytes() for _, (photo, _) in pairs[:2]]
+    assert len({photo.resize((8, 8)).tobytes() for _, (photo, _) in pairs}) == 4
 
 
 def test_the_same_seed_writes_the_same_pictures(tmp_path: Path) -> None:

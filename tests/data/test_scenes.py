@@ -24,6 +24,37 @@ def test_the_same_seed_draws_the_same_scenes(height, width):
     assert one.images.max() <= 1
 
 
+def test_given_backgrounds_change_nothing_but_what_lies_behind_the_objects():
+    plain = draw(4)
+    given = torch.full((3, 3, 112, 112), 0.5) + torch.tensor([0.0, 0.1, 0.2]).view(3, 1, 1, 1)
+    over = draw(4, backgrounds=given)
+    for name in ("shape", "colour", "centre", "side"):
+        assert torch.equal(getattr(over, name), getattr(plain, name)), name
+    assert torch.equal(over.images[3], plain.images[3]), "one that is given no background is drawn as ever"
+    assert torch.equal(draw(4, backgrounds=given[:0]).images, plain.images)
+    for i in range(3):
+        same = (over.images[i] == given[i]).all(0)
+        assert 0.4 < same.float().mean() < 0.97
+        for k in (plain.shape[i] != ABSENT).nonzero().flatten().tolist():
+            if SHAPES[plain.shape[i, k]] != "ring":  # a ring's middle is background
+                y, x = plain.centre[i, k].long().tolist()
+                assert torch.equal(over.images[i, :, y, x], plain.images[i, :, y, x]), "the same paint"
+
+
+@pytest.mark.parametrize("shape", [(5, 3, 112, 112), (2, 3, 112, 96), (2, 1, 112, 112)])
+def test_backgrounds_of_another_shape_are_refused(shape):
+    with pytest.raises(ValueError, match="backgrounds: got shape"):
+        draw(4, backgrounds=torch.zeros(shape))
+
+
+def test_drawn_scenes_stay_what_they_were():
+    """What the shipped models were trained on, and the pictures of the drawn benchmarks."""
+    pixels = (draw(8).images * 255).round()
+    assert pixels.mean().item() == pytest.approx(121.024, abs=0.01)
+    seen = torch.tensor([[190, 168, 125, 195, 136, 96, 186, 125, 73], [174, 155, 132, 147, 149, 118, 146, 130, 114]])
+    assert (pixels[5, :2, ::40, ::40].flatten(1) - seen).abs().max() <= 1  # other machines may round otherwise
+
+
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_objects_lie_inside_apart_and_in_the_range_of_sizes(height, width):
     scenes = draw(32, height, width, objects=(2, 5))

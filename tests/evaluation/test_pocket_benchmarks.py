@@ -10,6 +10,7 @@ from qlip.data import pictures
 from qlip.data.pictures import drawn
 from qlip.evaluation.benchmarks import get_benchmark, pocket
 from qlip.evaluation.benchmarks.pocket import write_pope, write_vstar
+from qlip.images.read import to_rgb
 
 
 @pytest.fixture(autouse=True)
@@ -29,8 +30,9 @@ def test_the_same_seed_draws_the_same_folder(tmp_path: Path) -> None:
     assert files(tmp_path / "one") == files(tmp_path / "two")
 
 
-def test_vstar_pocket_has_vstars_schema_and_both_ways_of_scoring() -> None:
-    benchmark = get_benchmark("vstar-pocket")
+@pytest.mark.parametrize("name", ["vstar-pocket", "vstar-photo"])
+def test_vstar_pocket_has_vstars_schema_and_both_ways_of_scoring(name: str) -> None:
+    benchmark = get_benchmark(name)
     source = benchmark.load(None)
     assert set(source.rows.column_names) == {"image", "text", "category", "label", "question_id"}
     assert set(source.rows["category"]) == {"direct_attributes", "relative_position"}
@@ -54,8 +56,9 @@ def test_vstar_pocket_has_vstars_schema_and_both_ways_of_scoring() -> None:
     assert source.sizes()[3] == Image.open(source.image(3)).size
 
 
-def test_pope_pocket_has_popes_schema_and_is_balanced() -> None:
-    benchmark = get_benchmark("pope-pocket")
+@pytest.mark.parametrize("name", ["pope-pocket", "pope-photo"])
+def test_pope_pocket_has_popes_schema_and_is_balanced(name: str) -> None:
+    benchmark = get_benchmark(name)
     source = benchmark.load(None)
     columns = {"id", "question_id", "question", "answer", "image_source", "category", "image"}
     assert set(source.rows.column_names) == columns
@@ -63,6 +66,18 @@ def test_pope_pocket_has_popes_schema_and_is_balanced() -> None:
     assert Counter(question.answer for question in questions) == {"yes": 10, "no": 10}
     assert {question.group for question in questions} == {"random", "popular", "adversarial"}
     assert all(count == 2 for count in Counter(question.unit for question in questions).values())
+
+
+@pytest.mark.parametrize("kind", ["vstar", "pope"])
+def test_photographs_lie_behind_the_same_questions(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pocket, "QUESTIONS", 6)
+    drawn_one, photo_one = (get_benchmark(f"{kind}-{behind}") for behind in ("pocket", "photo"))
+    plain, photo = drawn_one.load(None), photo_one.load(None)
+    assert photo_one.questions(photo, "llava") == drawn_one.questions(plain, "llava")
+    assert photo.origin.startswith(f"{kind}-photo")
+    assert photo.sizes() == plain.sizes()
+    assert to_rgb(photo.image(0)).tobytes() != to_rgb(plain.image(0)).tobytes()
+    assert {folder.name for folder in (tmp_path / "cache").iterdir()} == {f"{kind}-pocket-1", f"{kind}-photo-1"}
 
 
 def test_a_folder_in_place_of_the_drawn_one(tmp_path: Path) -> None:

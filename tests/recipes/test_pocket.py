@@ -1,21 +1,32 @@
 """The recipe of the pocket models: its losses see what the scenes show, and a run that was stopped goes on unchanged."""
 
+from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
+from PIL import Image
 from torch import Generator
 from transformers import AutoProcessor, CLIPModel, LlavaForConditionalGeneration
 
-from qlip.data.language import IMAGE_ID, make_tokenizer
-from qlip.data.scenes import draw_scenes
+from qlip.data import backgrounds
+from qlip.data.language import IMAGE_ID, make_tokenizer, things
+from qlip.data.scenes import COLOURS, Scenes, draw_scenes
+from qlip.evaluation.benchmarks import get_benchmark, pocket
+from recipes.pocket import check
 from recipes.pocket.cli import draw, fit, main
 from recipes.pocket.clip import PocketClip, Readouts, labels, patch_objects
 from recipes.pocket.models import GRID, PATCH_SIZE, make_clip
 from recipes.pocket.reader import IGNORED, PocketReader, questions, vary_background
-from recipes.pocket.run import Schedule
+from recipes.pocket.run import Schedule, draw_training_scenes
 
 TINY = Schedule(cycles=(3, 1), batch_size=4, lr=1e-3)
+
+
+@pytest.fixture(autouse=True)
+def _few_textures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backgrounds, "TEXTURES", 3)  # they take a tenth of a second each, once
 
 
 def scenes(count: int = 8):
@@ -49,11 +60,6 @@ def test_a_varied_background_keeps_every_object(count: int) -> None:
 
 
 def test_a_conversation_asks_for_the_answers_and_hints_at_the_right_words() -> None:
-    from random import Random
-
-    from qlip.data.language import things
-    from qlip.data.scenes import COLOURS
-
     reader = PocketReader(make_clip().vision_model, Readouts(), TINY)
     tokens, drawn = make_tokenizer("$A"), scenes(16)
     for i in range(len(drawn)):
@@ -97,13 +103,16 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(kind: str, tmp_path
         assert torch.equal(one, other), name
 
 
-def test_the_command_trains_both_and_writes_what_transformers_loads(tmp_path: Path) -> None:
+def test_the_command_trains_both_and_writes_what_transformers_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "BATCH", 10)
     sizes = [
         f"--{model}.{key}={value}"
         for model in ("clip", "reader")
         for key, value in (("cycles", [2]), ("batch_size", 4), ("lr", 1e-3))
     ]
-    main(["train", f"--out={tmp_path}", "--scenes=100", *sizes])
+    main(["train", f"--out={tmp_path}", "--scenes=10", *sizes])
     clip = CLIPModel.from_pretrained(tmp_path / "pocket-clip", dtype=torch.float32)
     llava = LlavaForConditionalGeneration.from_pretrained(tmp_path / "pocket-llava", dtype=torch.float32)
     tower = llava.model.vision_tower.state_dict()
@@ -116,9 +125,53 @@ def test_the_command_trains_both_and_writes_what_transformers_loads(tmp_path: Pa
     card = (tmp_path / "pocket-llava/README.md").read_text()
     assert card.startswith("---\n")
     assert "| colour |" in card
+    assert "| colour, over photographs |" in card
+    assert "texture 0.5" in card
     before = (tmp_path / "pocket-llava/model.safetensors").stat().st_mtime_ns
-    main(["train", f"--out={tmp_path}", "--scenes=100", *sizes])  # what is there stays
+    main(["train", f"--out={tmp_path}", "--scenes=10", *sizes])  # what is there stays
     assert (tmp_path / "pocket-llava/model.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_share_of_the_scenes_lies_over_photographs_and_textures_and_the_others_are_what_they_were() -> None:
+    def draw_them(texture: float) -> Scenes:
+        return draw_training_scenes(8, texture, Generator().manual_seed(0), Random(0), seed=0)
+
+    plain, half, none = scenes(), draw_them(0.5), draw_them(0)
+    assert torch.equal(none.images, plain.images)
+    assert torch.equal(half.images[4:], plain.images[4:])
+    assert torch.equal(half.centre, plain.centre)
+    assert all(
+        (one != other).any(0).float().mean() > 0.4 for one, other in zip(half.images[:4], plain.images, strict=False)
+    )
+    with pytest.raises(ValueError, match="texture: got"):
+        replace(TINY, texture=1.5)
+
+
+def test_each_step_has_its_own_backgrounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = PocketClip(TINY)
+    first = run.draw()[0].images
+    assert torch.equal(run.draw()[0].images, first)
+    monkeypatch.setattr(PocketClip, "global_step", 1)
+    assert not torch.equal(run.draw()[0].images[:2], first[:2])
+
+
+def test_other_photographs_behind_the_questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pocket, "QUESTIONS", 5)
+    (tmp_path / "mine").mkdir()
+    Image.new("RGB", (700, 500), (10, 200, 10)).save(tmp_path / "mine/green.png")
+    command = [
+        "questions",
+        "--benchmark=vstar-photo",
+        f"--backgrounds={tmp_path / 'mine'}",
+        f"--out={tmp_path / 'out'}",
+    ]
+    main(command)
+    source = get_benchmark("vstar-photo").load(tmp_path / "out")
+    assert len(source.rows) == 5
+    colours = [Image.open(source.image(row)).getcolors(2**20) for row in range(5)]
+    assert all(max(found)[1][1] > 190 and max(found)[1][0] < 30 for found in colours), "mostly green"
+    with pytest.raises(FileExistsError, match="out: got"):
+        main(command)
 
 
 def test_scenes_can_be_looked_at(tmp_path: Path) -> None:

@@ -1,11 +1,11 @@
-"""The benchmarks of the paper, one file each, two of them in miniature, and the user's own. To add one, write a subclass of `Benchmark` and name it here."""
+"""The benchmarks of the paper, one file each, two of them in miniature (twice), and the user's own. To add one, write a subclass of `Benchmark` and name it here."""
 
 from qlip.evaluation.benchmarks.base import Benchmark
 from qlip.evaluation.benchmarks.cvbench import CVBench
 from qlip.evaluation.benchmarks.local import Local
 from qlip.evaluation.benchmarks.mmbench import MMBench
 from qlip.evaluation.benchmarks.mme import MME
-from qlip.evaluation.benchmarks.pocket import PopePocket, VStarPocket
+from qlip.evaluation.benchmarks.pocket import PopePhoto, PopePocket, VStarPhoto, VStarPocket
 from qlip.evaluation.benchmarks.pope import Pope
 from qlip.evaluation.benchmarks.realworldqa import RealWorldQA
 from qlip.evaluation.benchmarks.scienceqa import ScienceQA
@@ -23,6 +23,8 @@ BENCHMARKS: dict[str, Benchmark] = {
         RealWorldQA(),
         VStarPocket(),
         PopePocket(),
+        VStarPhoto(),
+        PopePhoto(),
         Local(),
     )
 }

@@ -1,19 +1,22 @@
 """V* and POPE in miniature: questions about small objects in large drawn scenes, in the schemas of the real ones.
 
 Nothing is downloaded: pictures and questions are drawn from a seed when first asked for, and kept. They are for the pocket models,
-whose words they use, see docs/pocket.md.
+whose words they use, see docs/pocket.md. Each comes twice, with the same questions about the same objects: over drawn backgrounds, and
+over photographs.
 """
 
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import ClassVar
 
 import datasets
 from PIL import Image
 
+from qlip.data.backgrounds import TEST
 from qlip.data.language import (
     NEGATIVES,
     Choice,
@@ -35,6 +38,7 @@ from qlip.evaluation.benchmarks.vstar import VStar
 QUESTIONS = 500
 SEED = 20_000  # far from the seeds of training
 VERSION = "1"  # another one where the same seed draws other pictures or questions
+PHOTO_VERSION = "1"  # the same for those over photographs
 CLEAR = 0.06  # an object nearer to the middle than this share of the edge is not asked for its side
 
 
@@ -45,10 +49,12 @@ class VStarPocket(VStar):
     """
 
     name, hub = "vstar-pocket", "drawn"
+    version: ClassVar[str] = VERSION
+    photographs: ClassVar[Sequence[Path]] = ()
 
     def load(self, data: Path | None, hub: str | None = None, revision: str | None = None) -> Source:
         """Rows and pictures as in V*'s own repository: ``*.jsonl``, and a JSON file beside each picture."""
-        return _load(super().load, self.name, write_vstar, data, hub, revision)
+        return _load(super().load, self, write_vstar, data, hub, revision)
 
     def question(self, row: Row, index: int, style: Style) -> Question:
         """V*'s question, whatever the style, with another request at its end."""
@@ -67,29 +73,53 @@ class PopePocket(Pope):
     """
 
     name, hub = "pope-pocket", "drawn"
+    version: ClassVar[str] = VERSION
+    photographs: ClassVar[Sequence[Path]] = ()
 
     def load(self, data: Path | None, hub: str | None = None, revision: str | None = None) -> Source:
         """Rows as in ``lmms-lab/POPE``, pictures inside."""
-        return _load(super().load, self.name, write_pope, data, hub, revision)
+        return _load(super().load, self, write_pope, data, hub, revision)
+
+
+class VStarPhoto(VStarPocket):
+    """The questions of `VStarPocket` about the same objects, with photographs behind them that scikit-image ships."""
+
+    name, version, photographs = "vstar-photo", PHOTO_VERSION, TEST
+
+
+class PopePhoto(PopePocket):
+    """The questions of `PopePocket` about the same objects, with photographs behind them that scikit-image ships."""
+
+    name, version, photographs = "pope-photo", PHOTO_VERSION, TEST
 
 
 def _load(
     read: Callable[..., Source],
-    name: str,
-    write: Callable[[Path], None],
+    benchmark: VStarPocket | PopePocket,
+    write: Callable[[Path, Sequence[Path]], None],
     data: Path | None,
     hub: str | None,
     revision: str | None,
 ) -> Source:
     if data is not None or hub is not None:
         return read(data, hub, revision)
-    return replace(read(drawn(f"{name}-{VERSION}", write)), origin=f"{name}, drawn from seed {SEED}", revision=VERSION)
+    name, version = benchmark.name, benchmark.version
+    folder = drawn(f"{name}-{version}", lambda folder: write(folder, benchmark.photographs))
+    return replace(read(folder), origin=f"{name}, drawn from seed {SEED}", revision=version)
 
 
-def write_vstar(folder: Path) -> None:
-    """Write `VStarPocket`'s questions and pictures."""
+def write_vstar(folder: Path, photographs: Sequence[Path] = ()) -> None:
+    """Write the questions and pictures of `VStarPocket`, or with photographs those of `VStarPhoto`, to an empty folder.
+
+    Args:
+        folder: An empty folder.
+        photographs: Files of the photographs behind the objects; if there are none, backgrounds are drawn.
+
+    Raises:
+        OSError: if a photograph cannot be read.
+    """
     rows, random = [], Random(SEED)
-    for index, (picture, scene) in enumerate(small_objects(QUESTIONS, SEED)):
+    for index, (picture, scene) in enumerate(small_objects(QUESTIONS, SEED, photographs)):
         category, choice = _choose(index, scene, random)
         name = f"{category}/{index:03}.jpg"
         (folder / category).mkdir(exist_ok=True)
@@ -117,11 +147,11 @@ def _choose(index: int, scene: list[Thing], random: Random) -> tuple[str, Choice
     return "direct_attributes", ask_colour(random.choice(scene), scene, random)
 
 
-def write_pope(folder: Path) -> None:
-    """Write `PopePocket`'s questions and pictures."""
+def write_pope(folder: Path, photographs: Sequence[Path] = ()) -> None:
+    """Write the questions and pictures of `PopePocket`, or with photographs those of `PopePhoto`, as `write_vstar` does."""
     rows: list[dict[str, object]] = []
     random = Random(SEED + 1)
-    for index, (picture, scene) in enumerate(small_objects(QUESTIONS // 2, SEED + 1)):
+    for index, (picture, scene) in enumerate(small_objects(QUESTIONS // 2, SEED + 1, photographs)):
         split = NEGATIVES[index % len(NEGATIVES)]
         file = io.BytesIO()
         _save(picture, file)
