@@ -80,7 +80,7 @@ class ConvertedInner(Renamed):
     """A generative model without its head, taking patches and leaves.
 
     Modifications of the families' inner models (transformers 5.23 to 5.24):
-    - ``pixel_values`` is a list with a pair for each image (see `qlip.images.pixels`), or a `PatchBatch`; each image has as
+    - ``pixel_values`` is a pair for each image (see `qlip.images.pixels`), or a `PatchBatch`; each image has as
       many features as leaves;
     - placeholders are checked image by image before anything is encoded.
 
@@ -147,7 +147,7 @@ class ConvertedInner(Renamed):
         """Encode and project images.
 
         Args:
-            pixel_values: A list with a pair for each image, or a `PatchBatch`.
+            pixel_values: A pair for each image, in a `PerImage` or a list; or a `PatchBatch`.
             unused: What some families pass by place; it has no meaning here.
             return_dict: False returns a tuple.
             kwargs: transformers' other options; they have no meaning here, but ``generate`` passes them.
@@ -164,7 +164,7 @@ class ConvertedInner(Renamed):
         """The tower's output with ``pooler_output`` the features of each image.
 
         Args:
-            pixel_values: A list with a pair for each image, or a `PatchBatch`.
+            pixel_values: A pair for each image, in a `PerImage` or a list; or a `PatchBatch`.
             layers: See `feature_layers`.
             keep_prefix: Show the tower's first tokens too, for towers whose unit is one patch.
         """

@@ -57,7 +57,7 @@ def test_a_budget_holds_and_is_used(name: str) -> None:
     for width, height in SIZES:
         own = stock.tokens(width, height)
         for budget in (75, 150):
-            options = stock.within(budget, width, height)
+            options = stock.within(budget, (width, height))
             count = stock._count(width, height, options)
             assert count <= budget
             assert (count == own) == (own <= budget)
@@ -70,4 +70,4 @@ def test_a_budget_below_one_tile_is_refused() -> None:
     with pytest.raises(
         ValueError, match="max_tokens: got 9, fewer than the stock model takes for a picture of 1000 x 300"
     ):
-        stock.within(9, 1000, 300)
+        stock.within(9, (1000, 300))
