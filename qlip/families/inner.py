@@ -75,6 +75,18 @@ class Renamed(Host):
         if original is not None:
             cls.original, cls.__name__ = original, original.__name__
 
+    def check_alone(self) -> None:
+        """Raise in a replica of DataParallel, which gets its share of the prompts and every image.
+
+        Raises:
+            RuntimeError: if this is one.
+        """
+        if getattr(self, "_is_replica", False):
+            raise RuntimeError(
+                "DataParallel cannot deal out images of different size among GPUs. Start one process for each GPU with torchrun or "
+                "accelerate launch, or show one GPU alone with CUDA_VISIBLE_DEVICES=0"
+            )
+
 
 class ConvertedInner(Renamed):
     """A generative model without its head, taking patches and leaves.
@@ -101,6 +113,7 @@ class ConvertedInner(Renamed):
 
         ``generate`` brings features that it has repeated for beams or cut into chunks, as a plain list.
         """
+        self.check_alone()
         encoded = (kwargs.get("mm_encoder_outputs") or {}).get("image")
         if encoded is not None and type(encoded.pooler_output) is list:
             encoded.pooler_output = self.features_class(encoded.pooler_output)

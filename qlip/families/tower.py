@@ -29,6 +29,7 @@ class ConvertedTower(Renamed):
             unused: Masks and shapes of pixels.
             options: ``output_hidden_states``; transformers' other options have no meaning here.
         """
+        self.check_alone()
         batch = to_batch(pixel_values)
         output, _ = self.qlip.encode(self, batch, output_hidden_states=bool(options.get("output_hidden_states")))
         assert output.last_hidden_state is not None
