@@ -11,7 +11,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_utils import make_flat_list_of_images
 
 from qlip.families.hub import find_file
-from qlip.families.stock_options import OF_THE_VALUES, as_told, own_options
+from qlip.families.stock_options import OF_THE_VALUES, as_told, is_floats, own_options
 from qlip.files import replacing_folder
 from qlip.images.fetch import fetched
 from qlip.images.pixels import PerImage, pack
@@ -102,12 +102,14 @@ class LeafImageProcessor(BaseImageProcessor):
         return height * width
 
     def fetch_images(self, image_url_or_urls: Any) -> Any:
-        """The same nested lists with every picture as `to_rgb` reads it, or as an array of three dimensions, of which a call may
-        say more; batches of arrays become lists.
+        """The same nested lists with every picture as `to_rgb` reads it; batches of arrays become lists.
+
+        Arrays of three dimensions and PIL's mode F stay, for a call may say more about their values.
         """
         if isinstance(image_url_or_urls, list | tuple) or getattr(image_url_or_urls, "ndim", 3) == 4:
             return [self.fetch_images(image) for image in image_url_or_urls]
-        if isinstance(image_url_or_urls, np.ndarray | Tensor) and image_url_or_urls.ndim == 3:
+        array = isinstance(image_url_or_urls, np.ndarray | Tensor) and image_url_or_urls.ndim == 3
+        if array or is_floats(image_url_or_urls):
             return image_url_or_urls
         return to_rgb(fetched(image_url_or_urls) if isinstance(image_url_or_urls, str) else image_url_or_urls)
 

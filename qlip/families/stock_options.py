@@ -1,12 +1,11 @@
 """What callers of stock processors say about pictures, in qlip's terms: sizes as dictionaries, ranges of floats, where channels are."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
-from transformers.image_utils import SizeDict
 
 from qlip.images.read import ImageLike
 
@@ -30,14 +29,14 @@ def own_options(options: Mapping[str, Any]) -> dict[str, Any]:
     for name in ALWAYS:
         if options.get(name) is False:
             raise ValueError(f"{name}: got False; a converted processor always does it. Leave it out")
-    if isinstance(own.get("size"), Mapping | SizeDict):
-        own["size"] = _shortest_edge(dict(own["size"]))
+    if isinstance(own.get("size"), Mapping):
+        own["size"] = _shortest_edge(own["size"])
     if options.get("do_resize") is False:
         own["size"] = None
     return own
 
 
-def _shortest_edge(size: dict[str, Any]) -> Any:
+def _shortest_edge(size: Mapping[str, Any]) -> Any:
     """The one number of a size in transformers' form."""
     said = {name: value for name, value in size.items() if value is not None}
     if said.keys() != {"shortest_edge"}:
@@ -46,6 +45,11 @@ def _shortest_edge(size: dict[str, Any]) -> Any:
             f"aspect is kept, and max_tokens bounds what a picture costs"
         )
     return said["shortest_edge"]
+
+
+def is_floats(image: object) -> TypeGuard[Image.Image]:
+    """Whether a picture is PIL's mode F, which does not say what range its floats are in."""
+    return isinstance(image, Image.Image) and image.mode == "F"
 
 
 def as_told(image: ImageLike, do_rescale: bool | None = None, input_data_format: Any = None) -> ImageLike:
@@ -60,8 +64,8 @@ def as_told(image: ImageLike, do_rescale: bool | None = None, input_data_format:
     Raises:
         ValueError: if the picture is not as told.
     """
-    if isinstance(image, Image.Image) and image.mode == "F":
-        image = np.asarray(image)
+    if is_floats(image) and (do_rescale is not None or input_data_format is not None):
+        image = np.asarray(ImageOps.exif_transpose(image))
     kind = str(image.dtype) if isinstance(image, np.ndarray | Tensor) else ""
     if do_rescale is False and "float" not in kind:
         raise ValueError(
