@@ -14,7 +14,7 @@ from torch import Tensor
 from qlip.core.position import Position
 from qlip.encoder import Weighting
 from qlip.families.lines import WholeAndTree, line_lengths, whole_side
-from qlip.families.llava import LlavaGenerative, TiledLlavaInner, select_strategy
+from qlip.families.llava_base import LlavaGenerative, TiledLlavaInner, select_strategy
 from qlip.families.processor import PromptProcessor
 from qlip.images.pixels import PerImage, PixelValues, to_pairs
 from qlip.images.processor import QlipImageProcessor

@@ -216,7 +216,7 @@ def load_arm(source: str, vision: Vision, revision: str | None = None, dtype: Dt
         position=vision.position or saved_position(source),
         quadtree=Quadtree(vision.alpha, vision.criterion, vision.max_tokens, cover=vision.cover),
         size=vision.size,
-        crop=None if vision.crop == "model" else vision.crop,
+        crop=vision.crop,
         fit=vision.fit,
         weighting=vision.weighting,
     )
