@@ -184,6 +184,8 @@ def test_where_the_shape_does_not_tell_the_call_does(pair):
     """Three rows of three channels, or three channels of three columns."""
     cube = np.random.default_rng(0).integers(0, 256, (3, 40, 3), np.uint8)
     first, last = (pair[1].image_processor(cube, input_data_format=f"channels_{which}") for which in ("first", "last"))
+    tensor = pair[1].image_processor(torch.from_numpy(cube), input_data_format="channels_last")
+    assert all(map(torch.equal, flat(tensor["pixel_values"]), flat(last["pixel_values"])))
     as_told = pair[1].image_processor(np.ascontiguousarray(cube.transpose(1, 2, 0)))
     assert all(map(torch.equal, flat(first["pixel_values"]), flat(as_told["pixel_values"])))
     assert first["pixel_values"][0][1][0, 3:].tolist() != last["pixel_values"][0][1][0, 3:].tolist()

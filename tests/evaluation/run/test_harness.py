@@ -141,6 +141,12 @@ def test_an_automatic_batch_is_halved_while_memory_ends(harness, requests, model
     assert tiny(harness, documents, model_folder, batch_size="auto").generate_until(asked) == expected
     assert sizes == [7, 3, 3, 1]
     sizes.clear()
+    monkeypatch.setattr(harness.QlipLlava, "room", 9)
+    alike = [*asked[:3], ask(0, until=["x"]), *asked[4:]]  # one ends elsewhere
+    assert len(tiny(harness, documents, model_folder, batch_size="auto").generate_until(alike)) == 7
+    assert sizes == [3, 1, 3]
+    monkeypatch.setattr(harness.QlipLlava, "room", 3)
+    sizes.clear()
     assert tiny(harness, documents, model_folder, batch_size="auto", max_batch_size=2).generate_until(asked) == expected
     assert sizes == [2, 2, 2, 1]
     with pytest.raises(torch.OutOfMemoryError):

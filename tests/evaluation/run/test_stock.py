@@ -65,6 +65,15 @@ def test_a_budget_holds_and_is_used(name: str) -> None:
     assert min(used) > (0.3 if name == "Idefics3" else 0.7)  # its tiles are 25 tokens each
 
 
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_a_budget_holds_for_each_of_several_pictures(name: str) -> None:
+    stock = StockProcessor(PROCESSORS[name](), PLACEHOLDER)
+    options = stock.within(75, *SIZES)
+    counts = [stock._count(*size, options) for size in SIZES]
+    assert max(counts) <= 75
+    assert options in [stock.within(75, size) for size in SIZES]  # that of the one that needs most
+
+
 def test_a_budget_below_one_tile_is_refused() -> None:
     stock = StockProcessor(smolvlm(), PLACEHOLDER)
     with pytest.raises(
