@@ -37,7 +37,7 @@ class Converted(Renamed):
     """A whole model that takes patches and leaves: a position, and how the two are saved and loaded.
 
     Modifications of `transformers.PreTrainedModel` (5.23 to 5.24):
-    - ``pixel_values`` is a list with a pair for each image (see `qlip.images.pixels`), or a `PatchBatch`: the part of the
+    - ``pixel_values`` is a pair for each image (see `qlip.images.pixels`), or a `PatchBatch`: the part of the
       model that sees pictures is switched with it;
     - ``save_pretrained`` writes the original's checkpoint, and the position beside it in ``qlip.safetensors``;
     - ``from_pretrained`` reads the two together.
