@@ -24,6 +24,7 @@ from qlip.images.names import Fit
 from qlip.images.processor import PROCESSOR_FILE, Crop, Pad, QlipImageProcessor
 from qlip.shipped import is_shipped, shipped
 from qlip.towers.base import TOWERS, find_tower
+from qlip.towers.hub import check_source
 from qlip.towers.load import load_whole
 from qlip.zoo.resolve import resolve_position
 
@@ -130,6 +131,7 @@ def from_pretrained(source: str | Path, **options: Any) -> tuple[Any, Any]:
         ValueError: if weights, position or settings are damaged or missing.
     """
     folder = shipped(str(source))
+    check_source(folder, "source")
     hub = {name: options[name] for name in HUB_OPTIONS if name in options}
     config = AutoConfig.from_pretrained(folder, **hub)
     name = (config.architectures or ["?"])[0]

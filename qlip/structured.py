@@ -14,6 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 
+from qlip.core.rules import shown
 from qlip.files import open_regular
 
 MAX_BYTES = {"JSON": 2**26, "YAML": 2**19}  # YAML is read by Python, a thousand times more slowly
@@ -104,7 +105,7 @@ def check_fields(
             raise DamagedFileError(f"{where}: {problem} {', '.join(sorted(map(str, names)))}; takes {', '.join(known)}")
     for name, value in values.items():
         if not is_a(value, known[name]):
-            raise DamagedFileError(f"{where}: {name}: got {repr(value)[:80]}; takes {_name(known[name])}")
+            raise DamagedFileError(f"{where}: {name}: got {shown(value)}; takes {_name(known[name])}")
     return values
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from qlip.core.names import Cover, Weighting
-from qlip.core.rules import check_fields
+from qlip.core.rules import check_fields, shown
 from qlip.evaluation.names import Baseline, Dtype, Scoring, Style
 from qlip.images.names import Crop, Fit
 
@@ -89,11 +89,10 @@ class Cell(Vision):
         benchmark = get_benchmark(self.benchmark)
         get_criterion(self.criterion)
         for name, taken in (("prompt_style", get_args(Style)), ("scoring", benchmark.scorings)):
-            if getattr(self, name) not in taken:
-                raise ValueError(
-                    f"{name}: got {getattr(self, name)!r}; {self.benchmark} takes {', '.join(map(repr, taken))}"
-                )
-        own = [name for name in ("size", "crop") if getattr(self, name) != "model"]
+            value = getattr(self, name)
+            if not isinstance(value, str) or value not in taken:
+                raise ValueError(f"{name}: got {shown(value)}; {self.benchmark} takes {', '.join(map(repr, taken))}")
+        own = [name for name in ("size", "crop") if not _is_model(getattr(self, name))]
         check_fields(self, *own, "alpha", "max_tokens", "cover", "fit", "weighting", "seed", "limit", "max_new_tokens")
 
     @property
@@ -115,6 +114,11 @@ class Cell(Vision):
         fields = {name: value for name, value in asdict(self).items() if LATER.get(name, ...) != value}
         digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
         return f"{self.benchmark}/{Path(self.model).name}/{what}-{digest[:8]}"
+
+
+def _is_model(value: object) -> bool:
+    """Whether an option is left to the model."""
+    return isinstance(value, str) and value == "model"
 
 
 @dataclass(frozen=True)

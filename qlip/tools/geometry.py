@@ -15,6 +15,7 @@ from qlip.images.names import Crop
 from qlip.images.processor import QlipImageProcessor
 from qlip.shipped import shipped
 from qlip.towers.base import TOWERS
+from qlip.towers.hub import check_source
 from qlip.towers.load import image_statistics
 
 
@@ -93,6 +94,7 @@ def read_geometry(model: str | None, patch_size: int | None = None) -> Geometry:
         side = patch_size or stock.patch_size
         name = stock.name if side == stock.patch_size else f"CLIP ViT-L/{side}, 336 px"
         return replace(stock, name=name, patch_size=side, tokens=max(336 // side, 1) ** 2)
+    check_source(shipped(model), "model")
     try:
         config = AutoConfig.from_pretrained(shipped(model))
     except OSError as error:

@@ -17,6 +17,7 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from qlip.shipped import shipped
 from qlip.towers.base import TOWERS
+from qlip.towers.hub import check_source
 from qlip.towers.synthetic import random_clip_from_name
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
@@ -101,6 +102,7 @@ def image_statistics(name: str, revision: str | None = None) -> Statistics:
 
 
 def _config(name: str, revision: str | None) -> PretrainedConfig:
+    check_source(shipped(name), "backbone")
     try:
         return AutoConfig.from_pretrained(shipped(name), revision=revision)
     except OSError as error:

@@ -42,7 +42,7 @@ class Campaign:
     def __init__(self, name: str, marker: Path) -> None:
         self.name, self.marker = name, marker
         self.counts: Counter[str] = Counter()
-        self.faults: list[str] = []
+        self.faults: dict[str, str] = {}  # the first of each kind and place
 
     def rounds(self, count: int) -> Iterator[Random]:
         """Sources of chance, one for each round: ``count`` of them, or as many as there is time for."""
@@ -104,8 +104,9 @@ class Campaign:
     def fault(self, kind: str, what: str, complaint: str) -> None:
         """Count a fault and keep what is needed to see it again."""
         self.counts[kind] += 1
-        self.faults.append(
-            f"{kind}, QLIP_CAMPAIGN_SEED={SEED}, round {self.round}: {what[:300]}\n    {complaint[:1500]}"
+        place = f"{kind} {complaint.rpartition(' (')[2]}"
+        self.faults.setdefault(
+            place, f"{kind}, QLIP_CAMPAIGN_SEED={SEED}, round {self.round}: {what[:300]}\n    {complaint[:1500]}"
         )
 
 

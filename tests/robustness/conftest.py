@@ -15,5 +15,5 @@ def campaign(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
     yield part
     request.node.user_properties.append(("campaign", dict(part.counts)))
     if part.faults:
-        shown = "\n".join(part.faults[:40])
-        pytest.fail(f"{len(part.faults)} faults\n{shown}", pytrace=False)
+        shown = "\n".join(list(part.faults.values())[:40])
+        pytest.fail(f"{len(part.faults)} kinds of faults, the first of each:\n{shown}", pytrace=False)

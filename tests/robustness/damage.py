@@ -69,7 +69,7 @@ def odd_values(random: Random) -> Any:
         "../../up",
         "/",
         "a\x00b",
-        "\ud7ff",
+        "\ud800",
         "𝔘ñ\u202e",
         "x" * 5000,
         "{}",

@@ -19,6 +19,7 @@ from qlip.evaluation.run.stock import StockProcessor
 from qlip.families import FAMILIES, Converted
 from qlip.images.read import ImageLike, check_size, pad_to_square, to_rgb
 from qlip.shipped import shipped
+from qlip.towers.hub import check_source
 from qlip.towers.load import load_whole
 from qlip.zoo.position_file import saved_position
 
@@ -164,6 +165,7 @@ def _to(value: Any, device: torch.device | str, dtype: torch.dtype) -> Any:
 
 @lru_cache(maxsize=1)  # the cells of a sweep share the model, which takes minutes to read
 def _load(source: str, revision: str | None, dtype: Dtype) -> tuple[Any, Any]:
+    check_source(source, "model")
     revision = revision or "main"
     try:
         options = {"revision": revision, "dtype": getattr(torch, dtype)}
@@ -174,6 +176,8 @@ def _load(source: str, revision: str | None, dtype: Dtype) -> tuple[Any, Any]:
         raise ValueError(
             f"model: got {source!r}, which does not answer in words about images; takes a {_known()}"
         ) from error
+    except OSError as error:
+        raise OSError(f"model: {source!r} cannot be loaded: {' '.join(str(error).split())}") from error
     return model.eval(), AutoProcessor.from_pretrained(source, revision=revision)
 
 
