@@ -1,6 +1,7 @@
 """The user's own questions: a folder of pictures and a CSV file."""
 
 import csv
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ import datasets
 
 from qlip.evaluation.benchmarks.base import SINGLE_LETTER, SINGLE_WORD, Benchmark, Question, Record, Row, Style
 from qlip.evaluation.benchmarks.parsing import parse_letter, split_options
-from qlip.evaluation.benchmarks.source import Source
+from qlip.evaluation.benchmarks.source import Source, is_relative
 from qlip.images.read import read_size
 
 QUESTIONS = "questions.csv"
@@ -126,8 +127,10 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
 def _fault(folder: Path, number: int, image: str) -> str:
     """What is wrong with the picture of a line, or nothing."""
     path = folder / image
-    if not path.is_file():
-        return f"line {number}: {image} is not there"
+    if not is_relative(image):
+        return f"line {number}: {image[:100]} is no path below the folder"
+    if not os.path.isfile(path):  # also where the name is longer than any can be
+        return f"line {number}: {image[:100]} is not there"
     try:
         read_size(path)
     except OSError as error:

@@ -19,7 +19,7 @@ from qlip.evaluation.run.stock import StockProcessor
 from qlip.families import FAMILIES, Converted
 from qlip.images.read import ImageLike, check_size, pad_to_square, to_rgb
 from qlip.shipped import shipped
-from qlip.towers.hub import check_source
+from qlip.towers.hub import NO_CODE, read_config
 from qlip.towers.load import load_whole
 from qlip.zoo.position_file import saved_position
 
@@ -165,10 +165,10 @@ def _to(value: Any, device: torch.device | str, dtype: torch.dtype) -> Any:
 
 @lru_cache(maxsize=1)  # the cells of a sweep share the model, which takes minutes to read
 def _load(source: str, revision: str | None, dtype: Dtype) -> tuple[Any, Any]:
-    check_source(source, "model")
     revision = revision or "main"
+    read_config(source, "model", revision=revision)
     try:
-        options = {"revision": revision, "dtype": getattr(torch, dtype)}
+        options = {"revision": revision, "dtype": getattr(torch, dtype), **NO_CODE}
         model, _ = load_whole(AutoModelForImageTextToText, source, "model", **options)
     except ValueError as error:
         if "Unrecognized configuration class" not in str(error):
@@ -178,7 +178,7 @@ def _load(source: str, revision: str | None, dtype: Dtype) -> tuple[Any, Any]:
         ) from error
     except OSError as error:
         raise OSError(f"model: {source!r} cannot be loaded: {' '.join(str(error).split())}") from error
-    return model.eval(), AutoProcessor.from_pretrained(source, revision=revision)
+    return model.eval(), AutoProcessor.from_pretrained(source, revision=revision, **NO_CODE)
 
 
 def load_arm(source: str, vision: Vision, revision: str | None = None, dtype: Dtype = "float32") -> Arm:
