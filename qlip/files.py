@@ -16,12 +16,14 @@ import shutil
 import stat
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
+Read = TypeVar("Read")
+REREADS = 20
 PATIENCE = 15.0  # seconds that a writer waits for another one, which holds a place for milliseconds
 
 
@@ -116,6 +118,37 @@ def open_regular(path: Path | str, most_bytes: int) -> BinaryIO:
         got = f"a file of {status.st_size:,} bytes" if stat.S_ISREG(status.st_mode) else "no regular file"
         raise OSError(f"got {got}; takes a regular file of at most {most_bytes:,} bytes")
     return os.fdopen(descriptor, "rb")
+
+
+def read_whole(folder: Path | str, read: Callable[[], Read]) -> Read:
+    """What ``read`` makes of the files in a folder, all of them of the same writer.
+
+    Where a writer replaces the folder while it is being read, `replacing_folder`, files of the old one vanish, or are followed by
+    those of the new one: it is then read again.
+
+    Raises:
+        Whatever ``read`` raises for a folder that nobody replaces.
+    """
+    for _ in range(REREADS):
+        before = _identity(folder)
+        try:
+            value = read()
+        except (OSError, ValueError):
+            if _identity(folder) == before:
+                raise
+            continue
+        if _identity(folder) == before:
+            return value
+    return read()
+
+
+def _identity(folder: Path | str) -> tuple[int, int] | None:
+    """What tells a folder from the one that takes its place; None if there is none."""
+    try:
+        status = os.stat(folder)
+    except (OSError, ValueError):  # the latter for a name that no folder can have
+        return None
+    return status.st_dev, status.st_ino
 
 
 def open_to_all(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from qlip.files import read_whole
 from qlip.zoo.registry import REGISTRY
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -27,7 +28,7 @@ def local_entries(root: Path | str = DEFAULT_ROOT) -> list[str]:
 def find_local(source: str, root: Path | str = DEFAULT_ROOT) -> Path | None:
     """The folder of an entry: ``source`` itself, or ``root/source``; None if neither is one."""
     candidates = [Path(source).expanduser(), Path(root) / source]
-    return next((folder for folder in candidates if (folder / CONFIG).is_file()), None)
+    return next((folder for folder in candidates if read_whole(folder, (folder / CONFIG).is_file)), None)
 
 
 def not_found(what: str, root: Path | str = DEFAULT_ROOT, kind: type[NotFoundError] = NotFoundError) -> NotFoundError:

@@ -8,7 +8,7 @@ from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import HTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
 from qlip.core.position import PositionMLP
-from qlip.files import replacing_folder, sha256, write_text
+from qlip.files import read_whole, replacing_folder, sha256, write_text
 from qlip.zoo.card import without_paths
 from qlip.zoo.config import EntryError, ZooConfig
 from qlip.zoo.entries import (
@@ -66,10 +66,16 @@ def pull(source: str, name: str | None = None, root: Path | str = DEFAULT_ROOT) 
     load_folder(found)
     check_target(target)
     with replacing_folder(target, FILES) as new:
-        for file in FILES:
-            if (found / file).is_file():
-                shutil.copyfile(found / file, new / file)
+        read_whole(found, lambda: _copy(found, new))
     return target
+
+
+def _copy(found: Path, new: Path) -> None:
+    """Copy an entry, and check that the copy is one."""
+    for file in FILES:
+        if (found / file).is_file():
+            shutil.copyfile(found / file, new / file)
+    load_folder(new)
 
 
 def push(entry: str | Path, hub_id: str, private: bool = False) -> str:
