@@ -35,6 +35,8 @@ def replacing_file(path: Path | str) -> Iterator[Path]:
     the writer gave it. A symbolic link is replaced, not what it points to.
     """
     path = Path(path)
+    if path.is_dir() and not path.is_symlink():
+        raise IsADirectoryError(f"{path}: is a folder, in the place of a file that is to be written; move it away")
     with _hidden_beside(path) as hidden:
         new = hidden / path.name
         yield new
@@ -77,6 +79,8 @@ def replacing_folder(folder: Path | str, ours: Sequence[str] | None = None) -> I
     folder = Path(folder)
     if folder.is_symlink():
         folder = folder.resolve()
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder}: is a file, in the place of a folder that is to be written; move it away")
     with _hidden_beside(folder) as hidden:
         new = hidden / folder.name
         new.mkdir()

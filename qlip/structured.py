@@ -7,6 +7,7 @@ names the file and the field.
 import json
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import UnionType
@@ -19,6 +20,7 @@ from qlip.files import open_regular
 
 MAX_BYTES = {"JSON": 2**26, "YAML": 2**19}  # YAML is read by Python, a thousand times more slowly
 MAX_DEPTH = 32
+_SURROGATES = re.compile("[\ud800-\udfff]")  # JSON can write them, and no file can hold them
 MAX_VALUES = 2_000_000
 
 
@@ -80,7 +82,9 @@ def check_configs(args: Sequence[str]) -> None:
     for before, arg in zip(["", *args], args, strict=False):
         name = arg.removeprefix("--config=") if arg.startswith("--config=") else arg
         if (name is not arg or before in ("-c", "--config")) and os.path.exists(name):
-            read_yaml(name)
+            held = read_yaml(name)
+            if held is not None and not (isinstance(held, dict) and all(isinstance(key, str) for key in held)):
+                raise DamagedFileError(f"{name}: holds {shown(held)}; takes names of options with values")
 
 
 def check_fields(
@@ -172,6 +176,9 @@ def _check_extent(value: Any, name: str) -> None:
         for one in level:
             if isinstance(one, float) and not math.isfinite(one):
                 raise DamagedFileError(f"{name}: holds {one}; takes finite numbers")
+            for text in one if isinstance(one, dict) else (one,):
+                if isinstance(text, str) and _SURROGATES.search(text):
+                    raise DamagedFileError(f"{name}: holds {text!r:.80}, half a character; takes text of Unicode")
         if count > MAX_VALUES:
             raise DamagedFileError(f"{name}: holds more than {MAX_VALUES:,} values")
         level = [

@@ -1,6 +1,5 @@
 """From pictures to ragged batches of patches: the preprocessing of every qlip model."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -36,8 +35,7 @@ OPTIONS = (*OF_THE_TREE, "fit", "size", "crop", "pad")
 PROCESSOR_FILE = "qlip.json"
 # pixels after scaling: 4096 x 4096, 85,000 patches of 14; in floats and their scores, most of a gigabyte
 MAX_PREPARED = 2**24
-_FINITE = Number(-sys.float_info.max, sys.float_info.max, fraction=True)
-_POSITIVE = Number(5e-324, sys.float_info.max, fraction=True)
+_MEAN, _STD = Number(-1e6, 1e6, fraction=True), Number(1e-6, 1e6, fraction=True)  # else pixels would not be finite
 
 
 @dataclass(frozen=True)
@@ -74,11 +72,9 @@ class QlipImageProcessor:
         if not isinstance(self.quadtree, Quadtree):
             raise TypeError(f"quadtree: got {shown(self.quadtree)}; takes a Quadtree, such as Quadtree(alpha=0.3)")
         check_fields(self, "size", "crop", "pad", "unit", "fit")
-        for name, rule in (("mean", _FINITE), ("std", _POSITIVE)):
+        for name, rule in (("mean", _MEAN), ("std", _STD)):
             if numbers(getattr(self, name), rule, count=3) is None:
-                raise ValueError(
-                    f"{name}: got {shown(getattr(self, name))}; takes three finite numbers{', all above 0' if name == 'std' else ''}"
-                )
+                raise ValueError(f"{name}: got {shown(getattr(self, name))}; takes three finite numbers, each {rule}")
         if self.size is not None and self.size < self.quadtree.patch_size:
             raise ValueError(
                 f"size: got {self.size}; takes at least one patch ({self.quadtree.patch_size} pixels), or None for native"

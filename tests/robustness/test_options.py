@@ -142,7 +142,7 @@ def test_fields_of_entries(campaign: Campaign) -> None:
 # what is typed: verb, its first words, its options with whether it is quick when they are taken
 LINES: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "show": (["show", "a.png", "--size=56"], ("size", "alpha", "max-tokens", "criterion", "cover", "fit", "patch-size", "model", "out")),
-    "tune": (["tune", "pictures", "--workers=0"], ("budget", "share", "limit", "seed", "model", "out")),
+    "tune": (["tune", "pictures", "--workers=0", "--limit=1", "--share=0.5"], ("budget", "share", "seed", "model")),
     "sweep": (["sweep", "pocket", "--dry-run=true"], ("cells", "gpus", "out", "data", "dry-run")),
     "report": (["report", "runs"], ("out", "paper")),
     "compare": (["compare", "pictures", "q.csv", "--model=nowhere"], ("budgets", "alpha", "size", "criterion", "cover", "fit", "batch-size", "workers", "limit", "max-new-tokens", "dtype", "out")),
@@ -150,7 +150,7 @@ LINES: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "zoo show": (["zoo", "show", "x"], ("root",)),
     "zoo pull": (["zoo", "pull", "nowhere"], ("name", "root")),
 }  # fmt: skip
-TYPED = ("", "-1", "0", "nan", "inf", "1e400", "0x10", "1_0", "null", "true", "[]", "[1,2]", "{}", "{a: 1}", "x", "ü\u202e", "'", '"', "[", "{", "&a [*a]", "!!python/object/apply:os.system [touch {marker}]", "a: b: c", "9" * 5000, "../../x", "-", "--", "%s", "*", "\t", "a=b", "[" * 500)  # fmt: skip
+TYPED = ("", "-1", "0", "nan", "inf", "1e400", "0x10", "1_0", "null", "true", "[]", "[1,2]", "{}", "{a: 1}", "x", "ü\u202e", "'", '"', "[", "{", "&a [*a]", "!!python/object/apply:os.system [touch {marker}]", "a: b: c", "9" * 1000, "../../x", "-", "--", "%s", "*", "\t", "a=b", "[" * 500)  # fmt: skip
 
 
 @pytest.mark.parametrize("verb", LINES)
