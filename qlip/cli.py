@@ -73,7 +73,11 @@ def _run(module: str, words: list[str], prog: str, verb: str) -> None:
     try:
         loaded.run(words, prog)
     except ArgumentError as error:
-        _refuse(f"{prog}: {_short(str(error))}. See {prog} {verb} --help")
+        from qlip.structured import config_files
+
+        read = config_files(words)  # a parser does not say which file it is that it does not take
+        where = f" (options of {', '.join(read)} among them)" if read else ""
+        _refuse(f"{prog}: {_short(str(error))}{where}. See {prog} {verb} --help")
     except (OSError, ValueError) as error:
         sys.exit(f"{prog}: {_short(str(error))}")
 

@@ -94,8 +94,9 @@ class CompareConfig:
 
     def __post_init__(self) -> None:
         if self.budgets is not None and numbers(self.budgets, BUDGET) is None:
+            given = list(self.budgets) if isinstance(self.budgets, tuple) else self.budgets  # as it is written
             raise ValueError(
-                f"budgets: got {shown(self.budgets)}; takes whole numbers from 1 to {BUDGET.high:,}, at least one, such as [64,144]"
+                f"budgets: got {shown(given)}; takes whole numbers from 1, at least one, at most {BUDGET.high:,}, such as [64,144]"
             )
 
 
