@@ -170,7 +170,31 @@ def sha256(path: Path | str) -> str:
 
 
 @contextmanager
+def naming_place(path: Path) -> Iterator[None]:
+    """Let an error of the system say which file or folder could not be written: of a full disk it does not.
+
+    Raises:
+        OSError: of the same class, naming the place.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or not error.strerror:  # ours, which names it
+            raise
+        raise type(error)(
+            error.errno, f"{path} cannot be written ({error.strerror}); free the disk or take another place"
+        ) from error
+
+
+@contextmanager
 def _hidden_beside(path: Path) -> Iterator[Path]:
+    """What `_held_beside` gives, its errors with the place in them."""
+    with naming_place(path), _held_beside(path) as hidden:
+        yield hidden
+
+
+@contextmanager
+def _held_beside(path: Path) -> Iterator[Path]:
     """Give a hidden folder in the folder of ``path``, held for as long as the writer is at it, and remove it afterwards.
 
     Hidden folders of the same place that no process holds were left by dead ones, and are swept.

@@ -18,7 +18,10 @@ from typing import Any
 import qlip
 
 PACKAGE = Path(qlip.__file__).parent
-SECONDS = float(os.environ.get("QLIP_CAMPAIGN_SECONDS", "0"))  # of each test; 0 for the small campaign of every CI run
+TESTS = 55  # of tests/robustness, which share the time
+PROCESSES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+# of each test, of those of the whole campaign; 0 for the small campaign of every CI run
+SECONDS = float(os.environ.get("QLIP_CAMPAIGN_SECONDS", "0")) * PROCESSES / TESTS
 SEED = int(os.environ.get("QLIP_CAMPAIGN_SEED", "0"))
 HANG = 20  # seconds
 PEAK = 2**30  # bytes above the size of what was handed over
