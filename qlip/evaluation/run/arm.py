@@ -20,6 +20,7 @@ from qlip.families import FAMILIES, Converted
 from qlip.images.pixels import PerImage
 from qlip.images.read import ImageLike, as_list, check_size, pad_to_square, to_rgb
 from qlip.shipped import shipped
+from qlip.towers.hub import NO_CODE, read_config
 from qlip.towers.load import load_whole
 from qlip.zoo.position_file import saved_position
 
@@ -170,8 +171,9 @@ def _side_by_side(tensors: Sequence[Tensor], fill: int) -> Tensor:
 @lru_cache(maxsize=1)  # the cells of a sweep share the model, which takes minutes to read
 def _load(source: str, revision: str | None, dtype: Dtype) -> tuple[Any, Any]:
     revision = revision or "main"
+    read_config(source, "model", revision=revision)
     try:
-        options = {"revision": revision, "dtype": getattr(torch, dtype)}
+        options = {"revision": revision, "dtype": getattr(torch, dtype), **NO_CODE}
         model, _ = load_whole(AutoModelForImageTextToText, source, "model", **options)
     except ValueError as error:
         if "Unrecognized configuration class" not in str(error):
@@ -179,7 +181,9 @@ def _load(source: str, revision: str | None, dtype: Dtype) -> tuple[Any, Any]:
         raise ValueError(
             f"model: got {source!r}, which does not answer in words about images; takes a {_known()}"
         ) from error
-    return model.eval(), AutoProcessor.from_pretrained(source, revision=revision)
+    except OSError as error:
+        raise OSError(f"model: {source!r} cannot be loaded: {' '.join(str(error).split())}") from error
+    return model.eval(), AutoProcessor.from_pretrained(source, revision=revision, **NO_CODE)
 
 
 def load_arm(source: str, vision: Vision, revision: str | None = None, dtype: Dtype = "float32") -> Arm:
