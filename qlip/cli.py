@@ -78,9 +78,19 @@ def _run(module: str, words: list[str], prog: str, verb: str) -> None:
     try:
         loaded.run(words, prog)
     except ArgumentError as error:
-        _refuse(f"{prog}: {error}. See {prog} {verb} --help")
+        from qlip.structured import config_files
+
+        read = config_files(words)  # a parser does not say which file it is that it does not take
+        where = f" (options of {', '.join(read)} among them)" if read else ""
+        _refuse(f"{prog}: {_short(str(error))}{where}. See {prog} {verb} --help")
     except (OSError, ValueError) as error:
-        sys.exit(f"{prog}: {error}")
+        sys.exit(f"{prog}: {_short(str(error))}")
+
+
+def _short(message: str) -> str:
+    """A message that can be read and printed: a value that was given may be of any length, and hold anything."""
+    cut = message if len(message) <= 3000 else f"{message[:2000]} ... {message[-500:]}"
+    return cut.encode(errors="backslashreplace").decode()
 
 
 def _handler() -> logging.Handler:

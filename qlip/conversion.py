@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import transformers
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers import AutoProcessor, PreTrainedModel, ProcessorMixin
 from transformers.image_processing_utils import BaseImageProcessor
 
 from qlip.core.names import Weighting
@@ -24,6 +24,7 @@ from qlip.images.names import Fit
 from qlip.images.processor import PROCESSOR_FILE, Crop, Pad, QlipImageProcessor
 from qlip.shipped import is_shipped, shipped
 from qlip.towers.base import TOWERS, find_tower
+from qlip.towers.hub import read_config
 from qlip.towers.load import load_whole
 from qlip.zoo.resolve import resolve_position
 
@@ -130,7 +131,7 @@ def from_pretrained(source: str | Path, **options: Any) -> tuple[Any, Any]:
     """
     folder = shipped(str(source))
     hub = {name: options[name] for name in HUB_OPTIONS if name in options}
-    config = AutoConfig.from_pretrained(folder, **hub)
+    config = read_config(folder, "source", **hub)
     name = (config.architectures or ["?"])[0]
     family = next((family for kind, family in FAMILIES.items() if kind.__name__ == name), None)
     if family and is_shipped(str(source)):

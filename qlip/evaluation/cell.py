@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from qlip.core.names import Cover, Weighting
-from qlip.core.rules import check_fields
+from qlip.core.rules import check_fields, shown
 from qlip.evaluation.names import Baseline, Dtype, Scoring, Style
 from qlip.images.names import Crop, Fit
 
@@ -89,11 +89,10 @@ class Cell(Vision):
         benchmark = get_benchmark(self.benchmark)
         get_criterion(self.criterion)
         for name, taken in (("prompt_style", get_args(Style)), ("scoring", benchmark.scorings)):
-            if getattr(self, name) not in taken:
-                raise ValueError(
-                    f"{name}: got {getattr(self, name)!r}; {self.benchmark} takes {', '.join(map(repr, taken))}"
-                )
-        size = [] if self.size == "model" else ["size"]
+            value = getattr(self, name)
+            if not isinstance(value, str) or value not in taken:
+                raise ValueError(f"{name}: got {shown(value)}; {self.benchmark} takes {', '.join(map(repr, taken))}")
+        size = [] if _is_model(self.size) else ["size"]
         check_fields(
             self, *size, "crop", "alpha", "max_tokens", "cover", "fit", "weighting", "seed", "limit", "max_new_tokens"
         )
@@ -117,6 +116,11 @@ class Cell(Vision):
         fields = {name: value for name, value in asdict(self).items() if LATER.get(name, ...) != value}
         digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
         return f"{self.benchmark}/{Path(self.model).name}/{what}-{digest[:8]}"
+
+
+def _is_model(value: object) -> bool:
+    """Whether an option is left to the model."""
+    return isinstance(value, str) and value == "model"
 
 
 @dataclass(frozen=True)

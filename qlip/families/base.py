@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
-from transformers import AutoConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from qlip.core.names import Weighting
 from qlip.core.position import Position
@@ -26,6 +26,7 @@ from qlip.families.processor import ConvertedProcessor, PromptProcessor
 from qlip.families.tower import ConvertedTower
 from qlip.images.processor import QlipImageProcessor
 from qlip.towers.base import Tower, find_tower, position_table
+from qlip.towers.hub import read_config
 from qlip.towers.load import load_whole
 from qlip.zoo.position_file import POSITION_FILE, check_writable, read_position
 
@@ -37,7 +38,7 @@ class Converted(Renamed):
     """A whole model that takes patches and leaves: a position, and how the two are saved and loaded.
 
     Modifications of `transformers.PreTrainedModel` (5.23 to 5.24):
-    - ``pixel_values`` is a list with a pair for each image (see `qlip.images.pixels`), or a `PatchBatch`: the part of the
+    - ``pixel_values`` is a pair for each image (see `qlip.images.pixels`), or a `PatchBatch`: the part of the
       model that sees pictures is switched with it;
     - ``save_pretrained`` writes the original's checkpoint, and the position beside it in ``qlip.safetensors``;
     - ``from_pretrained`` reads the two together.
@@ -221,7 +222,9 @@ class Converted(Renamed):
             ValueError: if weights or the position are damaged or missing.
         """
         hub = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
-        weighting = saved_weighting(AutoConfig.from_pretrained(pretrained_model_name_or_path, **hub))
+        weighting = saved_weighting(
+            read_config(str(pretrained_model_name_or_path), "pretrained_model_name_or_path", **hub)
+        )
         position = find_position(pretrained_model_name_or_path, hub, missing=weighting is not None)
         informed = kwargs.pop("output_loading_info", False)
         model, report = load_whole(cls.original, str(pretrained_model_name_or_path), "model", *args, **kwargs)

@@ -45,7 +45,7 @@ class LlavaInner(ConvertedInner):
         """Encode and project images.
 
         Args:
-            pixel_values: A list with a pair for each image, or a `PatchBatch`.
+            pixel_values: A pair for each image, in a `PerImage` or a list; or a `PatchBatch`.
             vision_feature_layer: Hidden state or states to use; the configuration's if not given.
             vision_feature_select_strategy: ``"default"`` drops the class token, ``"full"`` keeps it; the configuration's
                 if not given.

@@ -17,6 +17,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as tvf
 
 from qlip.files import open_regular
+from qlip.images.effort import check_header, check_scans
 
 ImageLike = Image.Image | np.ndarray | Tensor | str | Path | bytes
 
@@ -62,7 +63,7 @@ def read_size(source: str | Path | bytes) -> tuple[int, int]:
             io.BytesIO(source) if isinstance(source, bytes) else open_regular(source, MAX_BYTES) as file,
             _identify(file) as image,
         ):
-            turned = _orientation(image) >= 5
+            turned = _orientation(image) >= 5 and image.format != "TIFF"  # whose size Pillow has turned already
             return image.size[::-1] if turned else image.size
     except Exception as error:
         raise _unreadable("bytes" if isinstance(source, bytes) else str(source), error) from error
@@ -122,13 +123,20 @@ def check_size(width: int, height: int) -> None:
 def _identify(file: BinaryIO) -> Image.Image:
     """The picture in a file, not decoded yet; its size is one that is taken."""
     Image.init()
+    check_header(file)
     image = Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
     check_size(*image.size)
+    if image.format == "JPEG2000" and image.width * image.height > MAX_PIXELS // 2:
+        raise ValueError(
+            f"got {image.width} x {image.height} pixels of JPEG 2000, which takes four times the memory; takes at most "
+            f"{MAX_PIXELS // 2:,}"
+        )
     return image
 
 
 def _decode(file: BinaryIO) -> Image.Image:
     """The picture in a file, as `to_rgb` converts it."""
+    check_scans(file)
     with _identify(file) as image:
         image.load()
         return _converted(image)
@@ -189,9 +197,13 @@ def _orientation(image: Image.Image) -> int:
 
 def _over_white(image: Image.Image) -> Image.Image:
     """Lay a picture with transparency over white."""
-    if image.mode != "RGBA":
-        image = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    white = Image.new("RGB", image.size)
+    for top in range(0, image.height, 1024):  # in strips: four copies of a large picture would be over a gigabyte
+        strip = image.crop((0, top, image.width, min(top + 1024, image.height)))
+        if strip.mode != "RGBA":
+            strip = (strip.convert("LA") if strip.mode == "La" else strip).convert("RGBA")
+        white.paste(Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip).convert("RGB"), (0, top))
+    return white
 
 
 def _sixteen_bit(image: Image.Image) -> np.ndarray[Any, Any]:
@@ -254,7 +266,11 @@ def _eight_bit(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         raise ValueError(f"image: got an array of {values.dtype}; takes uint8, uint16, booleans or floats in [0, 1]")
     low, high = float(values.min()), float(values.max())  # NaN if there is one
     if not 0 <= low <= high <= 1:
-        hint = "values in 0..255 are taken as uint8" if 0 <= low <= high <= 255 else "not normalised: qlip normalises"
+        hint = (
+            "for values in 0..255, do_rescale=True of a converted processor"
+            if 0 <= low <= high <= 255
+            else "not normalised: qlip normalises"
+        )
         if math.isnan(low) or math.isinf(low) or math.isinf(high):
             hint = "every value finite"
         raise ValueError(f"image: got floats from {low:.3g} to {high:.3g}; takes floats in [0, 1] ({hint}), or uint8")

@@ -7,13 +7,14 @@ from typing import Any
 import torch
 import transformers
 from torch import nn
-from transformers import AutoConfig, AutoImageProcessor
+from transformers import AutoImageProcessor
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from qlip.families import FAMILIES, Converted
 from qlip.images.processor import QlipImageProcessor
 from qlip.shipped import shipped
 from qlip.towers.base import TOWERS
+from qlip.towers.hub import NO_CODE, read_config
 from qlip.towers.load import image_statistics
 
 
@@ -90,11 +91,7 @@ def read_geometry(model: str | None, patch_size: int | None = None) -> Geometry:
         side = patch_size or stock.patch_size
         name = stock.name if side == stock.patch_size else f"CLIP ViT-L/{side}, 336 px"
         return replace(stock, name=name, patch_size=side, tokens=max(336 // side, 1) ** 2)
-    try:
-        config = AutoConfig.from_pretrained(shipped(model))
-    except OSError as error:
-        reason = str(error).splitlines()[0]
-        raise OSError(f"model: {model!r} is no folder of a model here and could not be downloaded: {reason}") from error
+    config = read_config(shipped(model), "model")
     kind = _kind(model, config)
     with torch.device("meta"):  # the shapes of the weights, without the weights
         return _of(model, kind(config))
@@ -116,7 +113,7 @@ def _kind(model: str, config: Any) -> Any:
 def _images(name: str) -> Any:
     """The model's own image processor, which may say what a picture costs; None if there is none."""
     try:
-        return AutoImageProcessor.from_pretrained(shipped(name))
+        return AutoImageProcessor.from_pretrained(shipped(name), **NO_CODE)
     except (OSError, ValueError):
         return None
 

@@ -19,6 +19,7 @@ from qlip.tools.sheet import Panel, draw_sheet
 from qlip.viz import draw_leaves, rebuild
 
 AREAS = (640 * 480, 1280 * 960)  # pixels of a panel, least and most: fine lines need room, screens have an end
+MEASURED = 2**22  # pixels that losses are measured on at most: SSIM takes a hundred bytes for each
 CELL = 640 * 480  # pixels of a panel of the sheet that varies alpha and size
 LONG = 2.2  # times as long as wide, from where panels go below one another
 SIZES = (1, 1.5, 2)
@@ -147,7 +148,7 @@ def draw_grid(picture: Image.Image, settings: QlipImageProcessor) -> Image.Image
 
 
 def _losses(whole: Image.Image, other: Image.Image) -> str:
-    original, seen = grey(whole), grey(other)
+    original, seen = (grey(_scaled(each, min(whole.width * whole.height, MEASURED))) for each in (whole, other))
     kept = edges_kept(fine_edges(original), seen)
     fine = "no strong edges" if kept is None else f"{100 * kept:.0f} % of the fine edges kept"
     return f"SSIM {similarity(original, seen):.3f}, {fine}"
