@@ -11,7 +11,7 @@ from qlip.evaluation.benchmarks import BENCHMARKS
 from tests.families.tiny_llava import scene
 
 # the drawn ones: tests/evaluation/test_pocket_benchmarks.py; the user's own: tests/evaluation/test_local.py
-PAPER = [name for name in BENCHMARKS if not name.endswith("-pocket") and name != "local"]
+PAPER = [name for name in BENCHMARKS if not name.endswith(("-pocket", "-photo")) and name != "local"]
 
 COLOURS = ["red", "green", "blue"]
 LETTERS = "ABCD"
