@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from qlip.data import pictures
 from qlip.data.backgrounds import TEST
 from qlip.data.pictures import SIZES, drawn, small_objects, write_pictures
+from qlip.images.read import read_image
 
 
 def test_a_folder_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -38,7 +40,9 @@ def test_scenes_are_large_and_their_objects_small() -> None:
         assert all(21 <= thing.side <= 56 for thing in scene)
 
 
-def test_photographs_lie_behind_the_same_objects() -> None:
+def test_photographs_lie_behind_the_same_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+    monkeypatch.setattr(pictures, "read_image", lambda path: read.append(path) or read_image(path))
     pairs = list(zip(small_objects(4, seed=0), small_objects(4, seed=0, photographs=TEST), strict=True))
     for (plain, scene), (photo, same) in pairs:
         assert same == scene
@@ -50,7 +54,8 @@ def test_photographs_lie_behind_the_same_objects() -> None:
                 assert not differ[int(thing.y * photo.height), int(thing.x * photo.width)]
     fewer = [picture.tobytes() for picture, _ in small_objects(2, seed=0, photographs=TEST)]
     assert fewer == [photo.tobytes() for _, (photo, _) in pairs[:2]]
-    assert len({photo.resize((8, 8)).tobytes() for _, (photo, _) in pairs}) == 4
+    assert len({photo.crop((0, 0, 9, 9)).tobytes() for _, (photo, _) in pairs}) == 4
+    assert len({path.name for path in read}) > 1, "each scene chooses its own"
 
 
 def test_the_same_seed_writes_the_same_pictures(tmp_path: Path) -> None:

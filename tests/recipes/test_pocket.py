@@ -152,7 +152,7 @@ def test_each_step_has_its_own_backgrounds(monkeypatch: pytest.MonkeyPatch) -> N
     first = run.draw()[0].images
     assert torch.equal(run.draw()[0].images, first)
     monkeypatch.setattr(PocketClip, "global_step", 1)
-    assert not torch.equal(run.draw()[0].images[:2], first[:2])
+    assert (run.draw()[0].images[:2] != first[:2]).any(1).float().mean() > 0.9
 
 
 def test_other_photographs_behind_the_questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
