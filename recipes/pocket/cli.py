@@ -164,5 +164,9 @@ def main(args: list[str] | None = None) -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    verbs = {"train": train, "check": check, "draw": draw, "questions": questions}
-    auto_cli(verbs, args=args, as_positional=False, prog="python -m recipes.pocket")
+    auto_cli(
+        {"train": train, "check": check, "draw": draw, "questions": questions},
+        args=args,
+        as_positional=False,
+        prog="python -m recipes.pocket",
+    )
