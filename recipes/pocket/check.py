@@ -1,17 +1,18 @@
 """What the pocket models can do at the size they were trained for, on scenes that training never drew."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from random import Random
 
 import torch
 from PIL import Image
-from torch import Generator
+from torch import Generator, Tensor
 from transformers import CLIPModel, LlavaForConditionalGeneration
 
 from qlip.data.backgrounds import TEST, cut_backgrounds
 from qlip.data.language import (
     ASK_WORD,
+    IMAGE,
     IMAGE_ID,
     NEGATIVES,
     absent,
@@ -33,39 +34,40 @@ BATCH = 100
 
 def check_clip(clip: CLIPModel, count: int = 500) -> dict[str, float]:
     """Measure the share of scenes whose own caption is the closest of 100, over drawn backgrounds and over photographs."""
-    return _over_each(lambda batches: _retrieval(clip.eval(), batches), count)
+    return _over_each(lambda batches: _retrieval(clip.eval(), batches), count, IMAGE_SIZE)
 
 
 def check_llava(llava: LlavaForConditionalGeneration, count: int = 500) -> dict[str, float]:
     """Measure the share of right answers to each kind of question, over drawn backgrounds and over photographs.
 
-    Every scene is asked one question of each kind; an answer is one word.
+    Every scene is asked one question of each kind; an answer is one word. "colour in a window" is asked about larger scenes, of which
+    only 112 pixels round the object are shown: what is left to be had if one looks at the right place.
     """
-    return _over_each(lambda batches: _answers(llava.eval(), batches), count)
+    llava.eval()
+    whole = _over_each(lambda batches: _answers(llava, batches), count, IMAGE_SIZE)
+    return whole | _over_each(lambda batches: _colour_in_window(llava, batches), count, 3 * IMAGE_SIZE)
 
 
-def _over_each(measure: Callable[[list[Scenes]], dict[str, float]], count: int) -> dict[str, float]:
+def _over_each(measure: Callable[[Iterable[Scenes]], dict[str, float]], count: int, edge: int) -> dict[str, float]:
     """Measure on ``count`` scenes over drawn backgrounds, and on as many over photographs that training never saw."""
     photographs = [read_image(file) for file in TEST]
-    drawn, photo = measure(_batches(count)), measure(_batches(count, photographs))
+    drawn, photo = (measure(_batches(count, edge, behind)) for behind in ([], photographs))
     return drawn | {f"{name}, over photographs": value for name, value in photo.items()}
 
 
 @torch.no_grad()
-def _retrieval(clip: CLIPModel, batches: list[Scenes]) -> dict[str, float]:
-    tokenizer, hits = make_tokenizer("<s> $A </s>"), 0
+def _retrieval(clip: CLIPModel, batches: Iterable[Scenes]) -> dict[str, float]:
+    tokenizer, hits = make_tokenizer("<s> $A </s>"), []
     for number, scenes in enumerate(batches):
         texts = [caption(things(scenes, i), Random(number)) for i in range(len(scenes))]
         inputs = tokenizer(texts, padding=True, return_tensors="pt", return_token_type_ids=False)
         logits = clip(pixel_values=normalise(scenes.images), **inputs).logits_per_image
-        hits += int((logits.argmax(1) == torch.arange(len(logits))).sum())
-    return {f"retrieval of 1 in {BATCH}": hits / sum(map(len, batches))}
+        hits.append(logits.argmax(1) == torch.arange(len(logits)))
+    return {f"retrieval of 1 in {BATCH}": torch.cat(hits).float().mean().item()}
 
 
-@torch.no_grad()
-def _answers(llava: LlavaForConditionalGeneration, batches: list[Scenes]) -> dict[str, float]:
-    tokenizer, random = make_tokenizer("<s> $A"), Random(SEED)
-    right: dict[str, int] = defaultdict(int)
+def _answers(llava: LlavaForConditionalGeneration, batches: Iterable[Scenes]) -> dict[str, float]:
+    random, right = Random(SEED), defaultdict(list)
     for scenes in batches:
         asked: dict[str, list[tuple[str, str]]] = defaultdict(list)
         for i in range(len(scenes)):
@@ -78,34 +80,43 @@ def _answers(llava: LlavaForConditionalGeneration, batches: list[Scenes]) -> dic
             there = random.random() < 0.5
             pair = (thing.colour, thing.shape) if there else absent(scene, random.choice(NEGATIVES), random)
             asked["presence"].append((f"{ask_presence(*pair)}\n{ASK_WORD}", "yes" if there else "no"))
-        features = llava.get_image_features(normalise(scenes.images)).pooler_output
-        image = "<image>" * GRID * GRID
         for name, pairs in asked.items():
-            prompts = [f"USER: {image}\n{question} ASSISTANT:" for question, _ in pairs]
-            inputs = tokenizer(
-                prompts, padding=True, padding_side="left", return_tensors="pt", return_token_type_ids=False
-            )
-            embeds = llava.get_input_embeddings()(inputs["input_ids"])
-            embeds[inputs["input_ids"] == IMAGE_ID] = torch.cat(list(features))
-            logits = llava(inputs_embeds=embeds, attention_mask=inputs["attention_mask"], logits_to_keep=1).logits[
-                :, -1
-            ]
-            wanted = torch.tensor([tokenizer.convert_tokens_to_ids(answer) for _, answer in pairs])
-            right[name] += int((logits.argmax(-1) == wanted).sum())
-    count = sum(map(len, batches))
-    return {name: hits / count for name, hits in right.items()}
+            right[name].append(_right(llava, scenes.images, pairs))
+    return {name: torch.cat(answers).float().mean().item() for name, answers in right.items()}
 
 
-def _batches(count: int, photographs: Sequence[Image.Image] = ()) -> list[Scenes]:
+def _colour_in_window(llava: LlavaForConditionalGeneration, batches: Iterable[Scenes]) -> dict[str, float]:
+    random, right = Random(SEED), []
+    for scenes in batches:
+        windows, asked = [], []
+        for i in range(len(scenes)):
+            scene, edge = things(scenes, i), scenes.images.shape[-1]
+            thing = random.choice(scene)
+            y, x = (round(min(max(edge * at - IMAGE_SIZE / 2, 0), edge - IMAGE_SIZE)) for at in (thing.y, thing.x))
+            windows.append(scenes.images[i, :, y : y + IMAGE_SIZE, x : x + IMAGE_SIZE])
+            choice = ask_colour(thing, scene, random)
+            asked.append((choice.worded(random), choice.options[0]))
+        right.append(_right(llava, torch.stack(windows), asked))
+    return {"colour in a window": torch.cat(right).float().mean().item()}
+
+
+@torch.no_grad()
+def _right(llava: LlavaForConditionalGeneration, images: Tensor, asked: list[tuple[str, str]]) -> Tensor:
+    """Ask one question about each image, and tell which answers are right: ``(B,)`` bool."""
+    tokenizer = make_tokenizer("<s> $A")
+    features = llava.get_image_features(normalise(images)).pooler_output
+    prompts = [f"USER: {IMAGE * GRID * GRID}\n{question} ASSISTANT:" for question, _ in asked]
+    inputs = tokenizer(prompts, padding=True, padding_side="left", return_tensors="pt", return_token_type_ids=False)
+    embeds = llava.get_input_embeddings()(inputs["input_ids"])
+    embeds[inputs["input_ids"] == IMAGE_ID] = torch.cat(list(features))
+    logits = llava(inputs_embeds=embeds, attention_mask=inputs["attention_mask"], logits_to_keep=1).logits[:, -1]
+    wanted = torch.tensor([tokenizer.convert_tokens_to_ids(answer) for _, answer in asked])
+    return logits.argmax(-1) == wanted
+
+
+def _batches(count: int, edge: int, photographs: Sequence[Image.Image]) -> Iterator[Scenes]:
+    """Draw square scenes, all of them over photographs if there are any."""
     generator, random = Generator().manual_seed(SEED), Random(f"background {SEED}")
-    behind = BATCH if photographs else 0
-    return [
-        draw_scenes(
-            BATCH,
-            IMAGE_SIZE,
-            IMAGE_SIZE,
-            generator,
-            backgrounds=cut_backgrounds(photographs, behind, IMAGE_SIZE, IMAGE_SIZE, random),
-        )
-        for _ in range(count // BATCH)
-    ]
+    for _ in range(count // BATCH):
+        backgrounds = cut_backgrounds(photographs, BATCH if photographs else 0, edge, edge, random)
+        yield draw_scenes(BATCH, edge, edge, generator, backgrounds=backgrounds)

@@ -126,6 +126,7 @@ def test_the_command_trains_both_and_writes_what_transformers_loads(
     assert card.startswith("---\n")
     assert "| colour |" in card
     assert "| colour, over photographs |" in card
+    assert "| colour in a window, over photographs |" in card
     assert "texture 0.5" in card
     before = (tmp_path / "pocket-llava/model.safetensors").stat().st_mtime_ns
     main(["train", f"--out={tmp_path}", "--scenes=10", *sizes])  # what is there stays
@@ -153,6 +154,19 @@ def test_each_step_has_its_own_backgrounds(monkeypatch: pytest.MonkeyPatch) -> N
     assert torch.equal(run.draw()[0].images, first)
     monkeypatch.setattr(PocketClip, "global_step", 1)
     assert (run.draw()[0].images[:2] != first[:2]).any(1).float().mean() > 0.9
+
+
+def test_the_window_shows_the_object_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = []
+    monkeypatch.setattr(
+        check, "_right", lambda llava, images, asked: shown.append((images, asked)) or torch.ones(len(asked))
+    )
+    check._colour_in_window(None, [draw_scenes(16, 224, 224, Generator().manual_seed(0))])
+    ((images, asked),) = shown
+    assert images.shape == (16, 3, 112, 112)
+    for image, (_, colour) in zip(images, asked, strict=True):
+        near = (image - torch.tensor(COLOURS[colour])[:, None, None]).abs().amax(0) < 0.2
+        assert near.sum() > 100
 
 
 def test_other_photographs_behind_the_questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
