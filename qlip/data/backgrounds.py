@@ -21,7 +21,8 @@ from torchvision.transforms.v2 import functional as tvf
 from qlip.images.read import read_image
 
 _SHIPPED = Path(skimage.__file__).parent / "data"
-# For training anything with texture will do. For testing they show a scene or a surface, and most have colour.
+# For training anything with texture will do. For testing they show a scene or a surface, and most have colour. (The source `samples`,
+# on which positions are trained, divides them otherwise: there are no objects on it.)
 TRAIN = tuple(
     _SHIPPED / name
     for name in (
@@ -37,10 +38,8 @@ TEXTURES, EDGE = 48, 336  # dead leaves to train on, and their height and width
 LARGEST_SCALE = 1.5  # beyond it a photograph is a blur
 ZOOM = 5.0  # a cut-out spans at least a fifth of the photograph that would fit
 COVER = 5  # leaves that lie on a pixel, on average; so it hardly ever shows none
-SMALLEST_LEAF, LARGEST_LEAF = (
-    (3.0, 24.0),
-    220.0,
-)  # pixels from a leaf's middle to its edge; the smallest differs among textures
+SMALLEST_LEAF = (3.0, 24.0)  # pixels from a leaf's middle to its edge; one in this range for each texture
+LARGEST_LEAF = 220.0
 
 
 def cut_background(picture: Image.Image, height: int, width: int, random: Random) -> Image.Image:
@@ -61,7 +60,7 @@ def cut_background(picture: Image.Image, height: int, width: int, random: Random
     inner_height, inner_width = min(height, round(picture.height * scale)), min(width, round(picture.width * scale))
     span_y, span_x = min(inner_height / scale, picture.height), min(inner_width / scale, picture.width)
     top, left = random.random() * (picture.height - span_y), random.random() * (picture.width - span_x)
-    box = (left, top, left + span_x, top + span_y)
+    box = (left, top, min(left + span_x, picture.width), min(top + span_y, picture.height))  # sums may be rounded up
     cut = picture.resize((inner_width, inner_height), Image.Resampling.BICUBIC, box, reducing_gap=2.0)
     if random.random() < 0.5:
         cut = cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
