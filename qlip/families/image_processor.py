@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypedDict
 
+from PIL import Image
 from transformers import AutoImageProcessor, BatchFeature, ProcessorMixin
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_utils import make_flat_list_of_images
@@ -13,7 +14,7 @@ from qlip.files import replacing_folder
 from qlip.images.fetch import fetched
 from qlip.images.pixels import pack
 from qlip.images.processor import PROCESSOR_FILE, QlipImageProcessor
-from qlip.images.read import ImageLike, to_rgb
+from qlip.images.read import ImageLike, open_picture, to_pixels
 
 Images = ImageLike | Sequence[ImageLike] | Sequence[Sequence[ImageLike]]
 
@@ -83,10 +84,13 @@ class LeafImageProcessor(BaseImageProcessor):
         return height * width
 
     def fetch_images(self, image_url_or_urls: Any) -> Any:
-        """The same nested lists with every picture as `to_rgb` reads it; batches of arrays become lists."""
+        """The same nested lists with every picture as transformers takes it; files are opened, but not decoded all at once."""
         if isinstance(image_url_or_urls, list | tuple) or getattr(image_url_or_urls, "ndim", 3) == 4:
             return [self.fetch_images(image) for image in image_url_or_urls]
-        return to_rgb(fetched(image_url_or_urls) if isinstance(image_url_or_urls, str) else image_url_or_urls)
+        found = fetched(image_url_or_urls) if isinstance(image_url_or_urls, str) else image_url_or_urls
+        if isinstance(found, str | Path | bytes):
+            return open_picture(found)
+        return found if isinstance(found, Image.Image) else to_pixels(found)
 
     def _flat(self, images: Any) -> list[Any]:
         """Pictures in a plain list; addresses and paths are fetched."""

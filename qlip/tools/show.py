@@ -11,7 +11,8 @@ from qlip.core.criteria import get_criterion
 from qlip.core.quadtree import Leaves
 from qlip.files import replacing_file
 from qlip.images.processor import QlipImageProcessor
-from qlip.images.read import read_image, shortest_edge_shape
+from qlip.images.read import read_image
+from qlip.images.resize import shortest_edge_shape
 from qlip.tools.config import ShowConfig
 from qlip.tools.geometry import Geometry, read_geometry
 from qlip.tools.loss import downscale, edges_kept, fine_edges, grey, similarity

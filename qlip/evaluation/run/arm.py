@@ -17,7 +17,8 @@ from qlip.evaluation.names import Dtype, Style
 from qlip.evaluation.run.prompts import prompt
 from qlip.evaluation.run.stock import StockProcessor
 from qlip.families import FAMILIES, Converted
-from qlip.images.read import ImageLike, check_size, pad_to_square, to_rgb
+from qlip.images.read import ImageLike, check_size, to_pixels, to_rgb
+from qlip.images.resize import pad_to_square
 from qlip.shipped import shipped
 from qlip.towers.load import load_whole
 from qlip.zoo.position_file import saved_position
@@ -77,7 +78,7 @@ class Arm:
         baseline_tokens = self.stock.tokens(*picture.size)
         options = self._scaling(*picture.size)
         if self.vision.baseline == "pad":
-            picture = pad_to_square(picture, tuple(self.processor.image_processor.image_mean))
+            picture = to_rgb(pad_to_square(to_pixels(picture), tuple(self.processor.image_processor.image_mean)))
         begin = self.processor.tokenizer.bos_token
         once = {"add_special_tokens": False} if begin and text.startswith(begin) else {}  # templates may write it
         with torch.random.fork_rng(devices=[]):
