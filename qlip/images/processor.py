@@ -208,6 +208,7 @@ class QlipImageProcessor:
         settings = self.fitted(picture)
         height, width = picture.shape[1:]
         view = settings._view(picture)
+        del picture  # the largest thing there is, if nobody else holds it
         prepared = normalise(view, self.mean, self.std)
         return view, prepared, settings.tree_of(height, width).batch(prepared[None])[0]
 
