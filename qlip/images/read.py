@@ -245,7 +245,9 @@ def _opened_again(image: Image.Image) -> Array | None:
     file.seek(place)
     with _identify(copy) as fresh:
         same = (fresh.mode, fresh.size, fresh.info) == (image.mode, image.size, image.info)
-        return _decode(fresh, copy) if same and _orientation(fresh) == _orientation(image) else None
+        # PIL decodes a PNG to find its EXIF, so that one whose EXIF was changed is not here
+        same = same and (image.format == "PNG" or _orientation(fresh) == _orientation(image))
+        return _decode(fresh, copy) if same else None
 
 
 def _converted(image: Image.Image) -> Array:
