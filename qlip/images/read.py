@@ -256,7 +256,7 @@ def _converted(image: Image.Image) -> Array:
     pixels, rows = np.empty((height, width, 3), np.uint8), max(_STRIP // width, 1)
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
-        pixels[top:bottom] = convert(image.crop((0, top, width, bottom)))
+        pixels[top:bottom] = np.asarray(convert(image.crop((0, top, width, bottom))))
     return _turned(pixels, _orientation(image))
 
 

@@ -25,7 +25,8 @@ def resize(pixels: Tensor, height: int, width: int, resample: Resample = "bicubi
 
 def resize_shortest_edge(pixels: Tensor, size: int, resample: Resample = "bicubic") -> Tensor:
     """Scale to a shortest edge of ``size`` pixels, aspect kept; see `shortest_edge_shape`."""
-    return resize(pixels, *shortest_edge_shape(*pixels.shape[1:], size), resample)
+    height, width = pixels.shape[1:]
+    return resize(pixels, *shortest_edge_shape(height, width, size), resample)
 
 
 def centre_crop(pixels: Tensor, height: int, width: int) -> Tensor:
