@@ -265,13 +265,13 @@ def _conversion(image: Image.Image) -> Callable[[Image.Image], Array | Image.Ima
     clear = image.info.get("transparency")
     if image.mode.startswith("I;16"):
         if not isinstance(clear, int):
-            return lambda part: _from_array(np.asarray(part))
-        return lambda part: _from_array(np.where(np.asarray(part) == clear, np.uint16(65535), np.asarray(part)))
+            return lambda part: _rgb(np.asarray(part))
+        return lambda part: _rgb(np.where(np.asarray(part) == clear, np.uint16(65535), np.asarray(part)))
     if image.mode == "I":
         _check_sixteen_bit(image)
-        return lambda part: _from_array(np.asarray(part).astype(np.uint16))
+        return lambda part: _rgb(np.asarray(part).astype(np.uint16))
     if image.mode == "F":
-        return lambda part: _from_array(np.asarray(part))
+        return lambda part: _rgb(np.asarray(part))
     return _over_white if image.has_transparency_data else lambda part: part.convert("RGB")
 
 
@@ -313,6 +313,11 @@ def _from_array(values: Array, channels_first: bool = False) -> Array:
     """The pixels ``(H, W, 3)`` of an array; ``channels_first`` says where they are if both ends could be the channels."""
     values = channels_last(values, channels_first)
     check_size(values.shape[1], values.shape[0])
+    return _rgb(values)
+
+
+def _rgb(values: Array) -> Array:
+    """The pixels ``(H, W, 3)`` of values ``(H, W)`` or ``(H, W, C)``, of a picture or of a part of one."""
     pixels = np.ascontiguousarray(eight_bit(values))
     if pixels.ndim == 2:
         return np.repeat(pixels[..., None], 3, axis=2)
