@@ -5,7 +5,10 @@ VENV := .venv/bin
 OLDEST_PYTHON ?= python$(shell $(PYTHON) -c 'from qlip._version import SUPPORTED as s; print(s["python"])')
 OLDEST = $(shell $(PYTHON) -c 'from qlip._version import SUPPORTED as s; print(*(f"{n}=={s[n]}.*" for n in s if n != "python"))')
 
-.PHONY: fit test test-oldest docs help-texts install clean
+SEED ?= $(shell date +%s)
+SECONDS ?= 3600
+
+.PHONY: fit test test-oldest campaign docs help-texts install clean
 
 fit: install  ## the quickstart: no network, a few minutes on two cores
 	$(VENV)/python train.py fit --config quickstart
@@ -21,6 +24,10 @@ test-oldest:  ## what touches transformers and torch, on the oldest versions of 
 	test -x .venv-oldest/bin/python || $(OLDEST_PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet $(OLDEST) --editable '.[dev]'
 	.venv-oldest/bin/python -m pytest -n auto tests/core tests/images tests/towers tests/families
+
+campaign: install  ## an hour of damaged inputs and kills with other seeds; counters at the end (docs/security.md)
+	@echo "make campaign SEED=$(SEED) SECONDS=$(SECONDS)"
+	QLIP_CAMPAIGN_SEED=$(SEED) QLIP_CAMPAIGN_SECONDS=$(SECONDS) $(VENV)/python -m pytest -n auto -W ignore tests/robustness
 
 docs: install  ## the site, into site/; a warning or a dead link is an error
 	$(VENV)/zensical build --strict --clean

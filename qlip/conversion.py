@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import transformers
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers import AutoProcessor, PreTrainedModel, ProcessorMixin
 from transformers.image_processing_utils import BaseImageProcessor
 
 from qlip.core.names import Weighting
@@ -24,6 +24,7 @@ from qlip.images.names import Fit, Resample
 from qlip.images.processor import PROCESSOR_FILE, Crop, Pad, QlipImageProcessor
 from qlip.shipped import is_shipped, shipped
 from qlip.towers.base import TOWERS, find_tower
+from qlip.towers.hub import read_config
 from qlip.towers.load import load_whole
 from qlip.zoo.resolve import resolve_position
 
@@ -42,7 +43,7 @@ def convert(
     position: Position | str | Path | None = None,
     quadtree: Quadtree = DEFAULT_QUADTREE,
     size: int | Literal["model"] | None = "model",
-    crop: Crop | None = None,
+    crop: Crop = "units",
     pad: Pad | None = None,
     fit: Fit = "prune",
     weighting: Weighting | None = None,
@@ -64,8 +65,8 @@ def convert(
             picture may take as many as the stock model spends at its own size; where that is the picture's, ``alpha`` decides.
         size: Shortest edge of images in pixels, None for their native size; ``"model"`` is the size that the model was made
             for. A call of the processor may override this, the next three, and ``tree``.
-        crop: ``"patch"`` trims images to whole patches, ``"square"`` cuts their middle, ``"units"`` scales them to whole units;
-            the family's own if not given, see `QlipImageProcessor`.
+        crop: ``"units"`` scales images to whole units, ``"patch"`` trims them, ``"square"`` cuts their middle, see
+            `QlipImageProcessor`.
         pad: ``"square"`` puts images in the middle of a square first.
         fit: How a picture keeps to ``max_tokens``: ``"prune"`` suits a few small things on quiet ground, ``"scale"`` suits text.
         weighting: How a leaf counts in the tower's attention: ``"once"``, or by its ``"area"``, in patches. If not given,
@@ -88,8 +89,7 @@ def convert(
     settings = None
     if processor is not None:
         shortest = facts.size_of(model) if isinstance(size, str) and size == "model" else size
-        how: Crop = crop or (family.crop if family else "patch")
-        settings = QlipImageProcessor(shortest, how, quadtree, pad=pad, unit=unit, fit=fit, **_preparation(processor))
+        settings = QlipImageProcessor(shortest, crop, quadtree, pad=pad, unit=unit, fit=fit, **_preparation(processor))
     new_processor = family.convert_processor(model, processor, settings) if family and settings else settings
     resolved = _position(facts.default_position(model) if position is None else position, table)
     chosen = facts.check_weighting(model, weighting or (family.weighting if family else "once"))
@@ -133,7 +133,7 @@ def from_pretrained(source: str | Path, **options: Any) -> tuple[Any, Any]:
     """
     folder = shipped(str(source))
     hub = {name: options[name] for name in HUB_OPTIONS if name in options}
-    config = AutoConfig.from_pretrained(folder, **hub)
+    config = read_config(folder, "source", **hub)
     name = (config.architectures or ["?"])[0]
     family = next((family for kind, family in FAMILIES.items() if kind.__name__ == name), None)
     if family and is_shipped(str(source)):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -76,6 +77,8 @@ def save_converted(
         setattr(original.config, CONFIG_KEY, weighting)
         try:
             original.save_pretrained(new, *args, **kwargs)
+        except SafetensorError as error:  # of a full disk
+            raise OSError(f"{folder} cannot be written ({error}); free the disk or take another place") from error
         finally:
             delattr(original.config, CONFIG_KEY)
         open_to_all(new)

@@ -16,12 +16,14 @@ import shutil
 import stat
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
+Read = TypeVar("Read")
+REREADS = 20
 PATIENCE = 15.0  # seconds that a writer waits for another one, which holds a place for milliseconds
 
 
@@ -33,6 +35,8 @@ def replacing_file(path: Path | str) -> Iterator[Path]:
     the writer gave it. A symbolic link is replaced, not what it points to.
     """
     path = Path(path)
+    if path.is_dir() and not path.is_symlink():
+        raise IsADirectoryError(f"{path}: is a folder, in the place of a file that is to be written; move it away")
     with _hidden_beside(path) as hidden:
         new = hidden / path.name
         yield new
@@ -75,6 +79,8 @@ def replacing_folder(folder: Path | str, ours: Sequence[str] | None = None) -> I
     folder = Path(folder)
     if folder.is_symlink():
         folder = folder.resolve()
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder}: is a file, in the place of a folder that is to be written; move it away")
     with _hidden_beside(folder) as hidden:
         new = hidden / folder.name
         new.mkdir()
@@ -118,6 +124,37 @@ def open_regular(path: Path | str, most_bytes: int) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
+def read_whole(folder: Path | str, read: Callable[[], Read]) -> Read:
+    """What ``read`` makes of the files in a folder, all of them of the same writer.
+
+    Where a writer replaces the folder while it is being read, `replacing_folder`, files of the old one vanish, or are followed by
+    those of the new one: it is then read again.
+
+    Raises:
+        Whatever ``read`` raises for a folder that nobody replaces.
+    """
+    for _ in range(REREADS):
+        before = _identity(folder)
+        try:
+            value = read()
+        except (OSError, ValueError):
+            if _identity(folder) == before:
+                raise
+            continue
+        if _identity(folder) == before:
+            return value
+    return read()
+
+
+def _identity(folder: Path | str) -> tuple[int, int] | None:
+    """What tells a folder from the one that takes its place; None if there is none."""
+    try:
+        status = os.stat(folder)
+    except (OSError, ValueError):  # the latter for a name that no folder can have
+        return None
+    return status.st_dev, status.st_ino
+
+
 def open_to_all(folder: Path) -> None:
     """Give the files in a folder the usual permissions, whatever wrote them."""
     usual = folder.stat().st_mode & 0o666
@@ -133,7 +170,31 @@ def sha256(path: Path | str) -> str:
 
 
 @contextmanager
+def naming_place(path: Path) -> Iterator[None]:
+    """Let an error of the system say which file or folder could not be written: of a full disk it does not.
+
+    Raises:
+        OSError: of the same class, naming the place.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or not error.strerror:  # ours, which names it
+            raise
+        raise type(error)(
+            error.errno, f"{path} cannot be written ({error.strerror}); free the disk or take another place"
+        ) from error
+
+
+@contextmanager
 def _hidden_beside(path: Path) -> Iterator[Path]:
+    """What `_held_beside` gives, its errors with the place in them."""
+    with naming_place(path), _held_beside(path) as hidden:
+        yield hidden
+
+
+@contextmanager
+def _held_beside(path: Path) -> Iterator[Path]:
     """Give a hidden folder in the folder of ``path``, held for as long as the writer is at it, and remove it afterwards.
 
     Hidden folders of the same place that no process holds were left by dead ones, and are swept.

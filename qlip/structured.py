@@ -7,17 +7,21 @@ names the file and the field.
 import json
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 
+from qlip.core.rules import shown
 from qlip.files import open_regular
 
-MAX_BYTES = {"JSON": 2**26, "YAML": 2**19}  # YAML is read by Python, a thousand times more slowly
+MAX_BYTES = {"JSON": 2**26, "YAML": 2**17}  # YAML is read by Python, a thousand times more slowly
 MAX_DEPTH = 32
+_SURROGATES = re.compile("[\ud800-\udfff]")  # JSON can write them, and no file can hold them
 MAX_VALUES = 2_000_000
 
 
@@ -53,6 +57,11 @@ def read_yaml(path: Path | str) -> Any:
         DamagedFileError: as `read_json`; also for anchors that multiply into very many values.
     """
     text = _text(path, "YAML")
+    depths = accumulate(1 if bracket in "[{" else -1 for bracket in re.findall(r"[\[\]{}]", text))
+    if (
+        max(depths, default=0) > 10 * MAX_DEPTH
+    ):  # which the parser takes seconds to find; texts in quotes may hold a few
+        raise DamagedFileError(f"{path}: damaged, it is no YAML of ours (nested too deep)")
     try:
         loader = yaml.SafeLoader(text)
         try:
@@ -76,10 +85,20 @@ def check_configs(args: Sequence[str]) -> None:
         OSError: as `read_yaml`.
         DamagedFileError: as `read_yaml`.
     """
+    for name in config_files(args):
+        held = read_yaml(name)
+        if held is not None and not (isinstance(held, dict) and all(isinstance(key, str) for key in held)):
+            raise DamagedFileError(f"{name}: holds {shown(held)}; takes names of options with values")
+
+
+def config_files(args: Sequence[str]) -> list[str]:
+    """The files that a command line names with ``--config``, where they are there."""
+    found = []
     for before, arg in zip(["", *args], args, strict=False):
         name = arg.removeprefix("--config=") if arg.startswith("--config=") else arg
         if (name is not arg or before in ("-c", "--config")) and os.path.exists(name):
-            read_yaml(name)
+            found.append(name)
+    return found
 
 
 def check_fields(
@@ -104,7 +123,7 @@ def check_fields(
             raise DamagedFileError(f"{where}: {problem} {', '.join(sorted(map(str, names)))}; takes {', '.join(known)}")
     for name, value in values.items():
         if not is_a(value, known[name]):
-            raise DamagedFileError(f"{where}: {name}: got {repr(value)[:80]}; takes {_name(known[name])}")
+            raise DamagedFileError(f"{where}: {name}: got {shown(value)}; takes {_name(known[name])}")
     return values
 
 
@@ -171,6 +190,9 @@ def _check_extent(value: Any, name: str) -> None:
         for one in level:
             if isinstance(one, float) and not math.isfinite(one):
                 raise DamagedFileError(f"{name}: holds {one}; takes finite numbers")
+            for text in one if isinstance(one, dict) else (one,):
+                if isinstance(text, str) and _SURROGATES.search(text):
+                    raise DamagedFileError(f"{name}: holds {text!r:.80}, half a character; takes text of Unicode")
         if count > MAX_VALUES:
             raise DamagedFileError(f"{name}: holds more than {MAX_VALUES:,} values")
         level = [

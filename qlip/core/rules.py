@@ -3,7 +3,7 @@
 An option has one meaning under its name everywhere, so that one rule is enough. Numbers are finite; a boolean is no number.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from difflib import get_close_matches
 from numbers import Integral, Real
@@ -61,6 +61,8 @@ class Choice:
 
 
 _PIXELS = 100_000  # no side of a picture is longer
+BUDGET = Number(1, 10_000_000)
+SIDE = Number(1, _PIXELS, unit="pixels")
 RULES: Mapping[str, Number | Choice] = {
     # the quadtree
     "alpha": Number(0, 1e9, fraction=True),
@@ -86,7 +88,7 @@ RULES: Mapping[str, Number | Choice] = {
     "seed": Number(0, 2**64 - 1),
     "gpus": Number(0, 4096, fraction=True),
     # a training
-    "max_size": Number(1, _PIXELS, unit="pixels"),
+    "max_size": SIDE,
     "val_limit": Number(1, 10**12),
     "repeats": Number(1, 10**9),
     "tokens_at_once": Number(1, 10**9, none="for no limit", unit="tokens"),
@@ -102,14 +104,34 @@ def check(name: str, value: Any) -> Any:
     try:
         return RULES[name].check(value)
     except ValueError as error:
-        raise ValueError(f"{name}: got {_shown(value)}; takes {error}") from None
+        raise ValueError(f"{name}: got {shown(value)}; takes {error}") from None
 
 
-def _shown(value: object) -> str:
-    """A value in at most a line; Python refuses to write out a very large integer."""
+def numbers(values: object, rule: Number, count: int | None = None) -> tuple[Any, ...] | None:
+    """Several values, each as a rule of numbers takes it, as Python's own; None if they are anything else.
+
+    Args:
+        values: What was given for an option that takes several numbers.
+        rule: What each of them may be.
+        count: How many they must be; at least one if None.
+    """
+    if isinstance(values, str | bytes | Mapping | Set) or not isinstance(values, Iterable):
+        return None
+    try:
+        checked = tuple(rule.check(value) for value in values)
+    except (TypeError, ValueError):  # the former of an array without axes
+        return None
+    return checked if len(checked) == (count or len(checked)) and checked else None
+
+
+def shown(value: object) -> str:
+    """A value in at most a line, for errors; Python refuses to write out a very large integer."""
     if isinstance(value, int) and value.bit_length() > 256:
         return f"a whole number of {value.bit_length()} bits"
-    text = repr(value)
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # of the user's own class, or a large integer inside
+        return f"a {type(value).__name__}"
     return text if len(text) <= 100 else f"{text[:100]}..."
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from qlip.core.names import Cover, Weighting
-from qlip.core.rules import check_fields
+from qlip.core.rules import check_fields, shown
 from qlip.evaluation.names import Baseline, Dtype, Scoring, Style
 from qlip.images.names import Crop, Fit
 
@@ -27,9 +27,9 @@ class Vision:
     """Where tokens are; if not given, the position saved with the model, or else the solved one. Models that rotate take none."""
     size: int | Literal["model"] | None = "model"
     """Shortest edge in pixels that images are scaled to; null leaves them at their own size; ``model`` is what the model was made for."""
-    crop: Crop | Literal["model"] = "model"
-    """``patch`` keeps the aspect and trims both sides to whole patches; ``square`` cuts out the middle; ``units`` scales to whole patches
-    and cuts nothing; ``model`` is the one that is usual for the model."""
+    crop: Crop = "units"
+    """``units`` scales both sides to whole patches and cuts nothing; ``patch`` keeps the aspect and trims both sides; ``square`` cuts out
+    the middle."""
     alpha: float = 0.1
     """Split threshold of the quadtree, in units of the criterion; a larger one gives fewer tokens."""
     max_tokens: int | None = None
@@ -89,12 +89,13 @@ class Cell(Vision):
         benchmark = get_benchmark(self.benchmark)
         get_criterion(self.criterion)
         for name, taken in (("prompt_style", get_args(Style)), ("scoring", benchmark.scorings)):
-            if getattr(self, name) not in taken:
-                raise ValueError(
-                    f"{name}: got {getattr(self, name)!r}; {self.benchmark} takes {', '.join(map(repr, taken))}"
-                )
-        own = [name for name in ("size", "crop") if getattr(self, name) != "model"]
-        check_fields(self, *own, "alpha", "max_tokens", "cover", "fit", "weighting", "seed", "limit", "max_new_tokens")
+            value = getattr(self, name)
+            if not isinstance(value, str) or value not in taken:
+                raise ValueError(f"{name}: got {shown(value)}; {self.benchmark} takes {', '.join(map(repr, taken))}")
+        size = [] if _is_model(self.size) else ["size"]
+        check_fields(
+            self, *size, "crop", "alpha", "max_tokens", "cover", "fit", "weighting", "seed", "limit", "max_new_tokens"
+        )
 
     @property
     def vision(self) -> Vision:
@@ -109,12 +110,17 @@ class Cell(Vision):
             what += f"-budget{self.max_tokens}" if self.baseline == "own" and self.max_tokens else ""
         else:
             budget = f"alpha{self.alpha:g}" if self.max_tokens is None else f"budget{self.max_tokens}"
-            seen = f"{'' if self.crop == 'model' else self.crop}{self.size or 'native'}"
+            seen = f"{'' if self.crop == 'units' else self.crop}{self.size or 'native'}"
             counted = f"-{self.weighting}" if self.weighting else ""
             what = f"{self.position or 'default'}-{seen}-{self.criterion}-{budget}{counted}-seed{self.seed}"
         fields = {name: value for name, value in asdict(self).items() if LATER.get(name, ...) != value}
         digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
         return f"{self.benchmark}/{Path(self.model).name}/{what}-{digest[:8]}"
+
+
+def _is_model(value: object) -> bool:
+    """Whether an option is left to the model."""
+    return isinstance(value, str) and value == "model"
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qlip.core.names import Weighting
-from qlip.core.rules import check, check_fields
+from qlip.core.rules import SIDE, check_fields, numbers, shown
 from qlip.evaluation.names import BiasPosition
 
 PAPER_RESULTS = Path(__file__).parent / "report" / "paper_results"
@@ -40,10 +40,10 @@ class BiasConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "alpha", "limit")
-        first, last, step = (check("size", size) for size in self.sizes)
-        if None in (first, last, step) or first > last:
+        sizes = numbers(self.sizes, SIDE, count=3)
+        if sizes is None or sizes[0] > sizes[1]:
             raise ValueError(
-                f"sizes: got {self.sizes}; takes the first side, the last, which is no smaller, and the step"
+                f"sizes: got {shown(self.sizes)}; takes the first side, the last, which is no smaller, and the step, in pixels from 1 to {SIDE.high:,}"
             )
 
 

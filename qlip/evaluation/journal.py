@@ -9,7 +9,11 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from qlip.evaluation.benchmarks.base import Record
+from qlip.files import naming_place, open_regular
 from qlip.structured import DamagedFileError, check_fields, parse_json
+
+BLOCK = 2**16
+MAX_BYTES = 2**31
 
 
 class Journal:
@@ -29,10 +33,15 @@ class Journal:
     def append(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Append one line for each record, all of them or, after a crash, whole lines up to the crash."""
         data = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
-        with self._locked() as file:
-            while data:
-                data = data[os.write(file, data) :]
-            os.fsync(file)
+        with naming_place(self.path), self._locked() as file:
+            end = _whole(file)
+            try:
+                while data:
+                    data = data[os.write(file, data) :]
+                os.fsync(file)
+            except OSError:  # a full disk: another process may append before anybody recovers
+                os.ftruncate(file, end)
+                raise
 
     def recover(self) -> list[Any]:
         """All records, the first of each id; a line torn by a crash is cut off the file.
@@ -42,8 +51,8 @@ class Journal:
         """
         if not self.path.is_file():
             return []
-        with self._locked() as file:
-            content = self.path.read_bytes()
+        with naming_place(self.path), self._locked() as file:
+            content = _content(self.path)
             whole = content.rfind(b"\n") + 1
             if whole != len(content):
                 os.ftruncate(file, whole)
@@ -70,11 +79,36 @@ def read_records(path: Path) -> list[Record]:
     Raises:
         ValueError: if a line is damaged.
     """
-    content = path.read_bytes()
+    content = _content(path)
     records: dict[str, Record] = {}
     for record in _records(content[: content.rfind(b"\n") + 1], path, Record):
         records.setdefault(record["id"], record)
     return list(records.values())
+
+
+def _whole(file: int) -> int:
+    """Length of an open journal, which ends in a whole line; what a dead writer has torn is cut off first."""
+    end = os.fstat(file).st_size
+    while end and os.pread(file, 1, end - 1) != b"\n":
+        before = max(end - BLOCK, 0)
+        end = before + os.pread(file, end - before, before).rfind(b"\n") + 1 or before
+    os.ftruncate(file, end)
+    return end
+
+
+def _content(path: Path) -> bytes:
+    """What is in a journal.
+
+    Raises:
+        OSError: if it is no regular file, or larger than any of ours.
+    """
+    try:
+        with open_regular(path, MAX_BYTES) as file:
+            return file.read()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise OSError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def _records(content: bytes, path: Path, kind: type[Any]) -> Iterator[Any]:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any, TypedDict, get_args, get_type_hints
 
 from qlip.core.names import TableMode
+from qlip.core.rules import shown
 from qlip.data.readable import MAX_UNREADABLE
 from qlip.evaluation.benchmarks import Benchmark, get_benchmark
 from qlip.evaluation.benchmarks.base import Record
+from qlip.evaluation.benchmarks.source import is_relative
 from qlip.evaluation.cell import Cell
 from qlip.evaluation.journal import read_records
 from qlip.evaluation.statistics import Estimate
@@ -290,6 +292,8 @@ def missing_cells(root: Path) -> tuple[list[str], int]:
     missing, planned = [], 0
     for path in sorted(root.rglob(PLAN)):
         cells = check_fields(read_json(path), str(path), {"cells": list})["cells"]
+        if not all(isinstance(name, str) and is_relative(name) for name in cells):
+            raise DamagedFileError(f"{path}: cells: got {shown(cells)}; takes names of folders below its own")
         missing += [name for name in cells if not (path.parent / name / RESULT).is_file()]
         planned += len(cells)
     return missing, planned

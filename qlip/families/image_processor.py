@@ -4,19 +4,32 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypedDict
 
+import numpy as np
 from PIL import Image
+from torch import Tensor
 from transformers import AutoImageProcessor, BatchFeature, ProcessorMixin
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_utils import make_flat_list_of_images
 
 from qlip.families.hub import find_file
+from qlip.families.stock_options import OF_THE_VALUES, as_told, own_options
 from qlip.files import replacing_folder
 from qlip.images.fetch import fetched
-from qlip.images.pixels import pack
+from qlip.images.pixels import PerImage, pack
 from qlip.images.processor import PROCESSOR_FILE, QlipImageProcessor
 from qlip.images.read import ImageLike, open_picture, to_pixels
 
 Images = ImageLike | Sequence[ImageLike] | Sequence[Sequence[ImageLike]]
+
+
+class PreparedInputs(BatchFeature):
+    """What converted processors return: transformers' own class, whose ``to`` moves and casts what a `PerImage` holds too."""
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Move everything and cast floats, in place, as the parent does."""
+        super().to(*args, **kwargs)
+        self.data |= {name: each.to(*args, **kwargs) for name, each in self.items() if isinstance(each, PerImage)}
+        return self
 
 
 class LeafImagesKwargs(TypedDict, total=False):
@@ -31,6 +44,11 @@ class LeafImagesKwargs(TypedDict, total=False):
     size: object
     crop: object
     pad: object
+    do_rescale: object
+    input_data_format: object
+    do_resize: object
+    do_normalize: object
+    do_convert_rgb: object
     return_tensors: object
 
 
@@ -38,9 +56,9 @@ class LeafImageProcessor(BaseImageProcessor):
     """`QlipImageProcessor` with Hugging Face's interface.
 
     Modifications of `transformers.BaseImageProcessor` (5.23 to 5.24):
-    - ``preprocess`` returns ``pixel_values`` as a list with a pair for each image, see `qlip.images.pixels`;
+    - ``preprocess`` returns ``pixel_values`` as a `PerImage` with a pair for each image, see `qlip.images.pixels`;
     - pictures are read by `qlip.images.read` alone, so that a path gives the same pixels as the picture in it;
-    - takes the options of `QlipImageProcessor.with_options` and no others.
+    - takes the options of `QlipImageProcessor.with_options`, those of `qlip.families.stock_options`, and no others.
 
     Args:
         settings: The preprocessing, which does the work.
@@ -57,10 +75,10 @@ class LeafImageProcessor(BaseImageProcessor):
 
         Args:
             images: One picture, a list, or a list of lists.
-            return_tensors: Makes no difference: the list holds torch tensors in any case.
-            options: Options for this call alone, see `QlipImageProcessor.each`.
+            return_tensors: Makes no difference: images differ in size, and their pairs hold torch tensors in any case.
+            options: Options for this call alone, see `QlipImageProcessor.each` and `qlip.families.stock_options`.
         """
-        return BatchFeature({"pixel_values": [self.encode(*pair) for pair in self._each(images, options)]})
+        return PreparedInputs({"pixel_values": PerImage(self.encode(*pair) for pair in self._each(images, options))})
 
     def count_tokens(self, images: Images, **options: object) -> list[int]:
         """Tokens that each image will take within a budget: its leaves, see `QlipImageProcessor.count_tokens`."""
@@ -68,8 +86,9 @@ class LeafImageProcessor(BaseImageProcessor):
 
     def _each(self, images: Images, options: Mapping[str, Any]) -> list[tuple[QlipImageProcessor, Any]]:
         """Each picture with its settings."""
-        pictures = self._flat(images)
-        return list(zip(self.settings.each(len(pictures), **options), pictures, strict=True))
+        told = {name: options[name] for name in OF_THE_VALUES if name in options}
+        pictures = [as_told(image, **told) for image in self._flat(images)]
+        return list(zip(self.settings.each(len(pictures), **own_options(options)), pictures, strict=True))
 
     def encode(self, settings: QlipImageProcessor, image: ImageLike) -> Any:
         """What the model is given of an image: a pair, see `qlip.images.pixels`."""
@@ -84,13 +103,18 @@ class LeafImageProcessor(BaseImageProcessor):
         return height * width
 
     def fetch_images(self, image_url_or_urls: Any) -> Any:
-        """The same nested lists with every picture as transformers takes it; files are opened, but not decoded all at once."""
+        """The same nested lists with every picture as transformers takes it; batches of arrays become lists.
+
+        Files are opened and not decoded, for that would be all at once. Arrays of three dimensions stay, for a call may say
+        more about their values.
+        """
         if isinstance(image_url_or_urls, list | tuple) or getattr(image_url_or_urls, "ndim", 3) == 4:
             return [self.fetch_images(image) for image in image_url_or_urls]
         found = fetched(image_url_or_urls) if isinstance(image_url_or_urls, str) else image_url_or_urls
         if isinstance(found, str | Path | bytes):
             return open_picture(found)
-        return found if isinstance(found, Image.Image) else to_pixels(found)
+        array = isinstance(found, np.ndarray | Tensor) and found.ndim == 3
+        return found if array or isinstance(found, Image.Image) else to_pixels(found)
 
     def _flat(self, images: Any) -> list[Any]:
         """Pictures in a plain list; addresses and paths are fetched."""

@@ -1,9 +1,7 @@
 """From pictures to ragged batches of patches: the preprocessing of every qlip model."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from qlip._version import __version__
 from qlip.core.patches import PatchBatch
 from qlip.core.quadtree import Leaves, Quadtree, fewest_leaves
-from qlip.core.rules import check_fields, check_names
+from qlip.core.rules import Number, check_fields, check_names, numbers, shown
 from qlip.core.score_map import check_score_maps, largest_inside
 from qlip.files import write_json
 from qlip.images.budget import counted_at, shortest_edges, size_of_tree
@@ -28,6 +26,7 @@ OPTIONS = (*OF_THE_TREE, "fit", "size", "crop", "pad")
 PROCESSOR_FILE = "qlip.json"
 # pixels after scaling: 4096 x 4096, 85,000 patches of 14; in floats and their scores, most of a gigabyte
 MAX_PREPARED = 2**24
+_MEAN, _STD = Number(-1e6, 1e6, fraction=True), Number(1e-6, 1e6, fraction=True)  # else pixels would not be finite
 
 
 @dataclass(frozen=True)
@@ -64,16 +63,11 @@ class QlipImageProcessor:
 
     def __post_init__(self) -> None:
         if not isinstance(self.quadtree, Quadtree):
-            raise TypeError(f"quadtree: got {self.quadtree!r}; takes a Quadtree, such as Quadtree(alpha=0.3)")
+            raise TypeError(f"quadtree: got {shown(self.quadtree)}; takes a Quadtree, such as Quadtree(alpha=0.3)")
         check_fields(self, "size", "crop", "pad", "unit", "fit", "resample")
-        for name, least in (("mean", -math.inf), ("std", 0.0)):
-            values = getattr(self, name)
-            if len(values) != 3 or not all(
-                isinstance(value, Real) and least < float(value) < math.inf for value in values
-            ):
-                raise ValueError(
-                    f"{name}: got {values!r}; takes three finite numbers{', all above 0' if name == 'std' else ''}"
-                )
+        for name, rule in (("mean", _MEAN), ("std", _STD)):
+            if numbers(getattr(self, name), rule, count=3) is None:
+                raise ValueError(f"{name}: got {shown(getattr(self, name))}; takes three finite numbers, each {rule}")
         if self.size is not None and self.size < self.quadtree.patch_size:
             raise ValueError(
                 f"size: got {self.size}; takes at least one patch ({self.quadtree.patch_size} pixels), or None for native"
@@ -291,12 +285,12 @@ class QlipImageProcessor:
         p, size, padded = tree.patch_size, self._shortest_edge(height, width), self._padded(height, width)
         scaled = padded if size is None else shortest_edge_shape(*padded, size)
         edges = []
-        for patches, pixels, framed, shown in zip(
+        for patches, pixels, framed, seen in zip(
             self.grid(height, width), (height, width), padded, scaled, strict=True
         ):
-            shown = patches * p if self.crop == "units" else shown
-            first, offset = (shown - patches * p) // 2, (framed - pixels) // 2
-            edges.append([((first + i * p) * framed / shown - offset) / pixels for i in range(patches + 1)])
+            seen = patches * p if self.crop == "units" else seen
+            first, offset = (seen - patches * p) // 2, (framed - pixels) // 2
+            edges.append([((first + i * p) * framed / seen - offset) / pixels for i in range(patches + 1)])
         return replace(tree, score=largest_inside(tree.score, *edges))
 
     def _shortest_edge(self, height: int, width: int) -> int | None:

@@ -21,6 +21,7 @@ from torchvision.io import ImageReadMode, decode_jpeg
 
 from qlip.files import open_regular
 from qlip.images.arrays import Array, channels_last, eight_bit, to_numpy
+from qlip.images.effort import check_header, check_scans
 
 ImageLike = Image.Image | np.ndarray | Tensor | str | Path | bytes
 
@@ -63,7 +64,7 @@ def read_size(source: str | Path | bytes) -> tuple[int, int]:
 
     def size(file: BinaryIO) -> tuple[int, int]:
         with _identify(file) as image:
-            return image.size[::-1] if _orientation(image) >= 5 else image.size
+            return image.size[::-1] if _orientation(image) >= 5 and image.format != "TIFF" else image.size
 
     return _reading(source, size)
 
@@ -182,19 +183,28 @@ def _from_file(source: str | Path | bytes) -> Tensor:
 def _identify(file: BinaryIO) -> Image.Image:
     """The picture in a file, not decoded yet; its size is one that is taken."""
     Image.init()
+    check_header(file)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is ours
         image = Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
     check_size(*image.size)
+    if image.format == "JPEG2000" and image.width * image.height > MAX_PIXELS // 3:
+        raise ValueError(
+            f"got {image.width} x {image.height} pixels of JPEG 2000, which takes four times the memory; takes at most "
+            f"{MAX_PIXELS // 3:,}"
+        )
     return image
 
 
 def _decode(image: Image.Image, file: BinaryIO) -> Array:
     """The upright pixels ``(H, W, 3)`` of a picture that is not decoded yet, and its file."""
+    place = file.tell()
+    file.seek(0)
+    check_scans(file)
     if image.format not in ("JPEG", "MPO") or image.mode not in ("L", "RGB"):
+        file.seek(place)  # some decoders go on from where the header ended
         image.load()
         return _converted(image)
-    file.seek(0)
     data = torch.frombuffer(bytearray(file.read()), dtype=torch.uint8)
     # torchvision writes the very pixels of PIL, in three bytes where PIL takes four and then three more
     pixels = decode_jpeg(data, ImageReadMode.RGB).permute(1, 2, 0).numpy()

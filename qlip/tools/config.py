@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from qlip.core.names import Cover
-from qlip.core.rules import check_fields
+from qlip.core.rules import BUDGET, check_fields, numbers, shown
 from qlip.evaluation.names import Dtype
 from qlip.images.names import Fit
 
@@ -37,7 +37,14 @@ class ShowConfig:
 
     def __post_init__(self) -> None:
         given = [name for name in ("alpha", "patch_size") if getattr(self, name) is not None]
-        check_fields(self, *given, "max_tokens", "cover", "fit", *([] if self.size == "model" else ["size"]))
+        check_fields(
+            self,
+            *given,
+            "max_tokens",
+            "cover",
+            "fit",
+            *([] if isinstance(self.size, str) and self.size == "model" else ["size"]),
+        )
         if self.model is not None and self.patch_size is not None:
             raise ValueError(
                 f"patch_size: got {self.patch_size} with model={self.model!r}, which has its own. Leave one out"
@@ -86,9 +93,10 @@ class CompareConfig:
     """Folder that gets the answers and the page; results/compare/QUESTIONS if not given."""
 
     def __post_init__(self) -> None:
-        if self.budgets is not None and (not self.budgets or min(self.budgets) < 1):
+        if self.budgets is not None and numbers(self.budgets, BUDGET) is None:
+            given = list(self.budgets) if isinstance(self.budgets, tuple) else self.budgets  # as it is written
             raise ValueError(
-                f"budgets: got {list(self.budgets)}; takes whole numbers from 1, at least one, such as [64,144]"
+                f"budgets: got {shown(given)}; takes whole numbers from 1, at least one, at most {BUDGET.high:,}, such as [64,144]"
             )
 
 

@@ -39,6 +39,9 @@ def grey(image: Image.Image) -> Array:
 
 def similarity(original: Array, other: Array) -> float:
     """SSIM (Wang et al. 2004) of two grey pictures in [0, 1], with scikit-image's window of 7 x 7 pixels; 1 for equal ones."""
+    if min(original.shape) < 3:  # too narrow for any window: its borders are repeated
+        more = [(0, max(3 - side, 0)) for side in original.shape]
+        original, other = np.pad(original, more, mode="edge"), np.pad(other, more, mode="edge")
     window = min(7, *original.shape)
     value: Any = structural_similarity(original, other, win_size=window - 1 + window % 2, data_range=1.0)
     return float(value)

@@ -12,7 +12,6 @@ from qlip.core.quadtree import Leaves
 from qlip.files import replacing_file
 from qlip.images.processor import QlipImageProcessor
 from qlip.images.read import read_image
-from qlip.images.resize import shortest_edge_shape
 from qlip.tools.config import ShowConfig
 from qlip.tools.geometry import Geometry, read_geometry
 from qlip.tools.loss import downscale, edges_kept, fine_edges, grey, similarity
@@ -20,6 +19,7 @@ from qlip.tools.sheet import Panel, draw_sheet
 from qlip.viz import draw_leaves, rebuild
 
 AREAS = (640 * 480, 1280 * 960)  # pixels of a panel, least and most: fine lines need room, screens have an end
+MEASURED = 2**22  # pixels that losses are measured on at most: SSIM takes a hundred bytes for each
 CELL = 640 * 480  # pixels of a panel of the sheet that varies alpha and size
 LONG = 2.2  # times as long as wide, from where panels go below one another
 SIZES = (1, 1.5, 2)
@@ -103,19 +103,9 @@ def see(picture: Image.Image, settings: QlipImageProcessor) -> Seen:
     if whole.size != view.size:
         factor = min(whole.size) / min(view.size)
         size = (round(view.width * factor), round(view.height * factor))
-        whole = picture.resize(size, Image.Resampling.BICUBIC, box=_part(picture, view, fitted))
+        whole = picture.resize(size, Image.Resampling.BICUBIC)
     grids = [each.grid(picture.height, picture.width) for each in (uniform, own)]
     return Seen(whole, view, leaves, *grids)
-
-
-def _part(picture: Image.Image, view: Image.Image, settings: QlipImageProcessor) -> tuple[float, float, float, float]:
-    """The part of a picture that a view shows, whose borders are trimmed to whole patches: left, top, right, bottom in pixels."""
-    if settings.crop == "units" or settings.size is None:
-        return (0, 0, *picture.size)
-    height, width = shortest_edge_shape(picture.height, picture.width, settings.size)
-    left, top = (width - view.width) // 2, (height - view.height) // 2
-    across, down = picture.width / width, picture.height / height
-    return left * across, top * down, (left + view.width) * across, (top + view.height) * down
 
 
 def draw(seen: Seen, geometry: Geometry) -> Image.Image:
@@ -158,7 +148,7 @@ def draw_grid(picture: Image.Image, settings: QlipImageProcessor) -> Image.Image
 
 
 def _losses(whole: Image.Image, other: Image.Image) -> str:
-    original, seen = grey(whole), grey(other)
+    original, seen = (grey(_scaled(each, min(whole.width * whole.height, MEASURED))) for each in (whole, other))
     kept = edges_kept(fine_edges(original), seen)
     fine = "no strong edges" if kept is None else f"{100 * kept:.0f} % of the fine edges kept"
     return f"SSIM {similarity(original, seen):.3f}, {fine}"

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import track
 from torch.utils.data import DataLoader
 
+from qlip.core.rules import check
 from qlip.data.readable import log_skipped
 from qlip.data.sources import list_pictures
 from qlip.evaluation.journal import Journal
@@ -21,7 +22,8 @@ from qlip.files import replacing_file
 from qlip.images.processor import QlipImageProcessor
 from qlip.images.read import read_image, read_size
 from qlip.images.worker import keep_memory
-from qlip.tools.advice import RULE, Setting, advice, draw_chart, gains, tabulate
+from qlip.structured import DamagedFileError, check_fields
+from qlip.tools.advice import PLAIN, RULE, Setting, advice, draw_chart, gains, tabulate
 from qlip.tools.config import TuneConfig
 from qlip.tools.geometry import Geometry, read_geometry
 from qlip.tools.loss import can_read
@@ -110,7 +112,7 @@ def find_settings(
     sizes = find_sizes(geometry, shapes)
     found = [Setting(size, criterion, "prune", None, budget) for size in sizes for criterion in CRITERIA]
     found += [Setting(sizes[-1], criterion, "scale", alpha, budget) for criterion, alpha in SCALED]
-    known = {record["id"]: record["alpha"] for record in journal.recover() if record["alpha"] is not None}
+    known = {record["id"]: _alpha(record, journal) for record in journal.recover() if record["alpha"] is not None}
     for size in sizes:
         name = f"alpha at size {size}"
         if name not in known:
@@ -164,6 +166,8 @@ def _measure(
 ) -> list[dict[str, Any]]:
     """The records of all pictures that can be read; those in the journal are not measured again."""
     done = {record["id"]: record for record in journal.recover() if record["arms"] is not None}
+    for record in done.values():
+        _check_arms(record, arms, journal)
     read = READ if can_read() else 0
     todo = [file for file in files if str(file) not in done]
     texts = sum(str(file) not in done for file in files[:read])  # those come first in what is left, too
@@ -181,6 +185,32 @@ def _measure(
             journal.append([Line(id=record["id"], arms=record["arms"], alpha=None)])
             done[record["id"]] = record
     return [done[str(file)] for file in files if str(file) in done]
+
+
+def _alpha(record: Line, journal: Journal) -> Any:
+    """The threshold of a line that another run has written."""
+    try:
+        return check("alpha", record["alpha"])
+    except ValueError as error:
+        raise DamagedFileError(f"{journal.path}: {record['id']}: {error}; delete it to measure anew") from error
+
+
+def _check_arms(record: Line, arms: Mapping[str, QlipImageProcessor], journal: Journal) -> None:
+    """Check that a line of another run has what is compared now: with other pictures in the folder sizes may be others.
+
+    Raises:
+        DamagedFileError: if not.
+    """
+    values = {"ssim": float, "edges": float | None, "words": float | None}
+    kinds = {PLAIN: values, **{name: {"tokens": int, **values} for name in arms}}
+    try:
+        held = check_fields(record["arms"], record["id"], dict.fromkeys(kinds, dict))
+        for name, kind in kinds.items():
+            check_fields(held[name], f"{record['id']}: {name}", kind)
+    except DamagedFileError as error:
+        raise DamagedFileError(
+            f"{journal.path}: {error}. It was measured on other pictures, or is damaged; delete it to measure anew"
+        ) from error
 
 
 def _same(record: Any) -> Any:

@@ -6,7 +6,6 @@ import torch
 import transformers
 from torch import Tensor
 from transformers import (
-    AutoConfig,
     AutoImageProcessor,
     CLIPVisionModel,
     CLIPVisionModelWithProjection,
@@ -17,6 +16,7 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from qlip.shipped import shipped
 from qlip.towers.base import TOWERS
+from qlip.towers.hub import NO_CODE, read_config
 from qlip.towers.synthetic import random_clip_from_name
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
@@ -86,7 +86,9 @@ def image_statistics(name: str, revision: str | None = None) -> Statistics:
     clip = name.startswith("random:") or _config(name, revision).model_type in CLIPS
     try:
         images = (
-            None if name.startswith("random:") else AutoImageProcessor.from_pretrained(shipped(name), revision=revision)
+            None
+            if name.startswith("random:")
+            else AutoImageProcessor.from_pretrained(shipped(name), revision=revision, **NO_CODE)
         )
     except (OSError, ValueError) as error:
         if not clip:
@@ -101,13 +103,7 @@ def image_statistics(name: str, revision: str | None = None) -> Statistics:
 
 
 def _config(name: str, revision: str | None) -> PretrainedConfig:
-    try:
-        return AutoConfig.from_pretrained(shipped(name), revision=revision)
-    except OSError as error:
-        reason = str(error).splitlines()[0]
-        raise OSError(
-            f"backbone: {name!r} is no folder of a model here and could not be downloaded: {reason}"
-        ) from error
+    return read_config(shipped(name), "backbone", revision=revision)
 
 
 def load_whole(kind: Any, source: str, what: str, *args: Any, **options: Any) -> tuple[Any, dict[str, Any]]:

@@ -7,6 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from qlip.core.rules import shown
+
+MAX_WIDTH, MAX_LAYERS = 4096, 64  # of a name that anybody may type; the largest CLIPs have 1664 and 48
+
 
 def smooth_table(grid: int, dim: int, std: float = 0.014, roughness: float = 0.3, seed: int = 0) -> Tensor:
     """A table of positional embeddings as CLIP's are: smooth over the grid, with some noise on top, ``(n, n, D)``.
@@ -67,6 +71,10 @@ def random_clip_from_name(name: str) -> CLIPVisionModelWithProjection:
         ValueError: if the name has another form.
     """
     match = re.fullmatch(r"random:(\d+)x(\d+)", name)
-    if match is None:
-        raise ValueError(f"backbone: got {name!r}; takes random:<width>x<layers>, for example random:256x6")
-    return random_clip(int(match[1]), int(match[2]))
+    width, layers = (int(part[:9]) for part in match.groups()) if match else (0, 0)
+    if width % 32 or not (0 < width <= MAX_WIDTH and 0 < layers <= MAX_LAYERS):
+        raise ValueError(
+            f"backbone: got {shown(name)}; takes random:<width>x<layers>, for example random:256x6, with a width of a multiple of "
+            f"32 up to {MAX_WIDTH:,} and up to {MAX_LAYERS} layers"
+        )
+    return random_clip(width, layers)

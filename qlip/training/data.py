@@ -15,7 +15,7 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from qlip.core.patches import PatchBatch
 from qlip.core.quadtree import Quadtree
-from qlip.core.rules import check
+from qlip.core.rules import SIDE, Number, check, numbers, shown
 from qlip.data.readable import check_unreadable, log_skipped
 from qlip.data.sources import Splits, find_pictures
 from qlip.encoder import edge_coords
@@ -155,14 +155,18 @@ class QlipDataModule(L.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        low, high = (merge, merge) if isinstance(merge, int | float) else merge
-        if not 0 <= low <= high <= 1:
-            raise ValueError(f"merge: got {merge}; takes a probability, or two, the smaller first")
+        given = (merge, merge) if isinstance(merge, int | float) else merge
+        probabilities = numbers(given, Number(0, 1, fraction=True), count=2)
+        if probabilities is None or probabilities[0] > probabilities[1]:
+            raise ValueError(f"merge: got {shown(merge)}; takes a probability, or two, the smaller first")
+        low, high = probabilities
         counts = {"batch_size": batch_size, "max_size": max_size, "val_limit": val_limit, "repeats": repeats}
         for name, value in {**counts, "workers": workers, "tokens_at_once": tokens_at_once, "seed": seed}.items():
             check(name, value)
-        for size in val_sizes:
-            check("max_size", size)
+        if numbers(val_sizes, SIDE) is None:
+            raise ValueError(
+                f"val_sizes: got {shown(val_sizes)}; takes whole numbers of pixels, at least one, such as [224, 336]"
+            )
         self.root, self.download_to, self.cache_dir = root, download_to, Path(cache_dir).expanduser()
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
         self.tokens_at_once = tokens_at_once

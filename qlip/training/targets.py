@@ -12,12 +12,12 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from qlip.data.readable import check_unreadable, log_skipped
-from qlip.files import replacing_file
+from qlip.files import write_bytes
 from qlip.images.processor import QlipImageProcessor
 from qlip.images.read import to_pixels
 from qlip.images.worker import keep_memory
@@ -140,8 +140,7 @@ class _Block:
     def write(self, targets: Targets) -> None:
         """Write the cache file, whole or not at all."""
         tensors = {"targets": targets.cls.contiguous(), "sizes": targets.sizes.contiguous()}
-        with replacing_file(self.path) as new:
-            save_file(tensors, new, {"key": self.key, "sha256": _digest(targets)})
+        write_bytes(self.path, save(tensors, {"key": self.key, "sha256": _digest(targets)}))
 
 
 def load_or_compute(

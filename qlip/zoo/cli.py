@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from qlip.files import sha256
+from qlip.structured import check_configs
 from qlip.zoo.config import EntryError, ZooConfig
 from qlip.zoo.entries import CONFIG, WEIGHTS, find_local, local_entries, not_found
 from qlip.zoo.registry import REGISTRY
@@ -123,6 +124,7 @@ def run(args: list[str], prog: str) -> None:
         ValueError: if an entry is damaged or an argument is not taken.
         argparse.ArgumentError: if an argument is unknown, missing or of the wrong type.
     """
+    check_configs(args)
     auto_cli(VERBS, args=args, prog=prog, exit_on_error=False)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qlip._version import __version__
+from qlip.core.rules import shown
 from qlip.files import write_json
 from qlip.structured import DamagedFileError, read_json
 from qlip.zoo.limits import check_limits
@@ -60,10 +61,10 @@ class ZooConfig:
         except ValueError as error:
             raise EntryError(str(error)) from error
         if self.backbone_revision is not None and not isinstance(self.backbone_revision, str):
-            raise EntryError(f"backbone_revision: got {self.backbone_revision!r}; takes a commit, or null")
+            raise EntryError(f"backbone_revision: got {shown(self.backbone_revision)}; takes a commit, or null")
         for name in ("backbone", "qlip_version"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
-                raise EntryError(f"{name}: got {getattr(self, name)!r}; takes a name")
+                raise EntryError(f"{name}: got {shown(getattr(self, name))}; takes a name")
         for name in ("quadtree", "training", "metrics"):
             object.__setattr__(self, name, _plain(name, getattr(self, name)))
 
@@ -155,15 +156,15 @@ def _plain(name: str, values: Any) -> dict[str, Any]:
         EntryError: naming the key whose value JSON cannot hold.
     """
     if not isinstance(values, Mapping):
-        raise EntryError(f"{name}: got {values!r}; takes an object of named values")
+        raise EntryError(f"{name}: got {shown(values)}; takes an object of named values")
     plain = {}
     for key, value in values.items():
         try:
             plain[str(key)] = json.loads(json.dumps(value, allow_nan=False))
         except (TypeError, ValueError) as error:
             raise EntryError(
-                f"{name}[{key!r}]: got {value!r}; takes a finite number, text, true, false, null, or lists of them"
+                f"{name}[{shown(key)}]: got {shown(value)}; takes a finite number, text, true, false, null, or lists of them"
             ) from error
         if name == "metrics" and (not isinstance(value, int | float) or isinstance(value, bool)):
-            raise EntryError(f"{name}[{key!r}]: got {value!r}; takes a number")
+            raise EntryError(f"{name}[{shown(key)}]: got {shown(value)}; takes a number")
     return plain

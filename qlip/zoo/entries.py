@@ -1,7 +1,10 @@
 """What a zoo is on disk: a folder of entries. Nothing here needs torch, so a list of them is there at once."""
 
+import os
+from functools import partial
 from pathlib import Path
 
+from qlip.files import read_whole
 from qlip.zoo.registry import REGISTRY
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -20,14 +23,14 @@ class UnknownSourceError(NotFoundError):
 def local_entries(root: Path | str = DEFAULT_ROOT) -> list[str]:
     """Names of the entries in ``root``, sorted; what is half written or no entry is left out."""
     root = Path(root)
-    folders = sorted(root.iterdir()) if root.is_dir() else []
+    folders = sorted(root.iterdir()) if os.path.isdir(root) else []
     return [x.name for x in folders if not x.name.startswith(".") and all((x / f).is_file() for f in (CONFIG, WEIGHTS))]
 
 
 def find_local(source: str, root: Path | str = DEFAULT_ROOT) -> Path | None:
     """The folder of an entry: ``source`` itself, or ``root/source``; None if neither is one."""
     candidates = [Path(source).expanduser(), Path(root) / source]
-    return next((folder for folder in candidates if (folder / CONFIG).is_file()), None)
+    return next((folder for folder in candidates if read_whole(folder, partial(os.path.isfile, folder / CONFIG))), None)
 
 
 def not_found(what: str, root: Path | str = DEFAULT_ROOT, kind: type[NotFoundError] = NotFoundError) -> NotFoundError:

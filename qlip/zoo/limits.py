@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from qlip.core.rules import shown
 from qlip.structured import is_a
 
 LIMITS = {  # a billion layers would take for ever
@@ -27,4 +28,4 @@ def check_limits(values: Mapping[str, Any]) -> None:
         value = values.get(name, 1)
         if not is_a(value, float if name == "sigma" else int) or not 0 < value <= most:
             kind = "number" if name == "sigma" else "integer"
-            raise ValueError(f"{name}: got {repr(value)[:80]}; takes a positive {kind} of at most {most:,.15g}")
+            raise ValueError(f"{name}: got {shown(value)}; takes a positive {kind} of at most {most:,.15g}")

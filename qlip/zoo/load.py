@@ -8,7 +8,7 @@ from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import HTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
 from qlip.core.position import PositionMLP
-from qlip.files import replacing_folder, sha256, write_text
+from qlip.files import read_whole, replacing_folder, sha256, write_text
 from qlip.zoo.card import without_paths
 from qlip.zoo.config import EntryError, ZooConfig
 from qlip.zoo.entries import (
@@ -66,10 +66,28 @@ def pull(source: str, name: str | None = None, root: Path | str = DEFAULT_ROOT) 
     load_folder(found)
     check_target(target)
     with replacing_folder(target, FILES) as new:
-        for file in FILES:
-            if (found / file).is_file():
-                shutil.copyfile(found / file, new / file)
+        read_whole(found, lambda: _copy(found, new))
     return target
+
+
+def _copy(found: Path, new: Path) -> None:
+    """Copy an entry, and check that the copy is one."""
+    for file in FILES:
+        if (found / file).is_file():
+            shutil.copyfile(_own(found / file), new / file)
+    load_folder(new)
+
+
+def _own(file: Path) -> Path:
+    """A file of an entry, if it is no link to somewhere else, whose content would then be copied or published.
+
+    Raises:
+        EntryError: if it is one; links of the Hub's cache into itself are none.
+    """
+    target = file.resolve()
+    if not any(target.is_relative_to(root) for root in (file.parent.resolve(), Path(constants.HF_HUB_CACHE).resolve())):
+        raise EntryError(f"{file}: is a link to {target}; an entry holds its own files. Put the file itself there")
+    return file
 
 
 def push(entry: str | Path, hub_id: str, private: bool = False) -> str:
@@ -95,7 +113,7 @@ def push(entry: str | Path, hub_id: str, private: bool = False) -> str:
     api = HfApi(library_name="qlip")
     with tempfile.TemporaryDirectory() as staging:
         for file in FILES:
-            shutil.copyfile(folder / file, Path(staging, file))
+            shutil.copyfile(_own(folder / file), Path(staging, file))
         without_paths(ZooConfig.read(folder / CONFIG)).write(Path(staging, CONFIG))
         text = (folder / CARD).read_text(encoding="utf-8")
         write_text(Path(staging, CARD), text.replace(f"qlip.load({folder.name!r})", f"qlip.load({hub_id!r})"))

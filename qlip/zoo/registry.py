@@ -1,8 +1,8 @@
 """Positions known by name. To publish one, add one line to the list below."""
 
+import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 SOLVE = "solve:"
@@ -55,13 +55,13 @@ def is_hub_id(name: str) -> bool:
     The rules are those of ``huggingface_hub.utils.validate_repo_id``, whose import takes longer than a list of the zoo.
     """
     plain = re.fullmatch(r"\b[\w.-]{1,96}\b/\b[\w.-]{1,96}\b", name, re.ASCII) is not None
-    return plain and "--" not in name and ".." not in name and not name.endswith(".git") and not Path(name).exists()
+    return plain and "--" not in name and ".." not in name and not name.endswith(".git") and not os.path.exists(name)
 
 
 def split_revision(source: str) -> tuple[str, str | None]:
     """``owner/name@revision`` in two, the revision None if there is none; a path that is there stays whole."""
     name, _, revision = source.partition("@")
-    return (source, None) if Path(source).exists() else (name, revision or None)
+    return (source, None) if os.path.exists(source) else (name, revision or None)
 
 
 _ENTRIES = [

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from qlip.core.position import PositionMLP
-from qlip.files import replacing_folder, write_text
+from qlip.files import read_whole, replacing_folder, write_text
 from qlip.zoo.card import model_card
 from qlip.zoo.config import EntryError, ZooConfig
 from qlip.zoo.entries import CARD, CONFIG, FILES, WEIGHTS
@@ -42,7 +42,11 @@ def load_folder(folder: Path | str) -> PositionMLP:
     Raises:
         EntryError: naming the file, key or tensor that is wrong.
     """
-    config, path = ZooConfig.read(Path(folder) / CONFIG), Path(folder) / WEIGHTS
+    return read_whole(folder, lambda: _load(Path(folder)))
+
+
+def _load(folder: Path) -> PositionMLP:
+    config, path = ZooConfig.read(folder / CONFIG), folder / WEIGHTS
     if not path.is_file():
         raise EntryError(f"{path}: not there; an entry keeps its weights in {WEIGHTS}, no other format is read")
     try:

@@ -1,5 +1,6 @@
 """The benchmarks of the paper, one file each, two of them in miniature, and the user's own. To add one, write a subclass of `Benchmark` and name it here."""
 
+from qlip.core.rules import shown, suggestion
 from qlip.evaluation.benchmarks.base import Benchmark
 from qlip.evaluation.benchmarks.cvbench import CVBench
 from qlip.evaluation.benchmarks.local import Local
@@ -34,6 +35,8 @@ def get_benchmark(name: str) -> Benchmark:
     Raises:
         ValueError: for an unknown name.
     """
-    if name not in BENCHMARKS:
-        raise ValueError(f"benchmark: got {name!r}; known are {', '.join(BENCHMARKS)}")
+    if not isinstance(name, str) or name not in BENCHMARKS:
+        raise ValueError(
+            f"benchmark: got {shown(name)}; known are {', '.join(BENCHMARKS)}{suggestion(name, BENCHMARKS)}"
+        )
     return BENCHMARKS[name]

@@ -1,8 +1,9 @@
 """What a benchmark is: rows, prompts, parsed answers, and scores that are functions of sums over questions."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypedDict
 
@@ -10,6 +11,7 @@ import datasets
 import numpy as np
 from numpy.typing import NDArray
 
+from qlip.core.rules import shown
 from qlip.evaluation.benchmarks.source import Source, load_rows
 from qlip.evaluation.names import Scoring, Style
 
@@ -99,7 +101,29 @@ class Benchmark(ABC):
 
     def questions(self, source: Source, style: Style, scoring: Scoring = "letters") -> list[Question]:
         """All questions in the order of the rows."""
-        return [self.question(row, index, style) for index, row in enumerate(without_pictures(source.rows))]
+        rows = without_pictures(source.rows)
+        return [self.of_row(source, index, partial(self.question, row, index, style)) for index, row in enumerate(rows)]
+
+    def of_row(self, source: Source, index: int, ask: Callable[[], Question]) -> Question:
+        """What ``ask`` makes of a row, whose columns are its authors' own.
+
+        Raises:
+            ValueError: naming the row, and the column that is missing or holds something else.
+        """
+        try:
+            question = ask()
+            for name in ("id", "prompt", "answer", "group", "unit"):
+                if not isinstance(getattr(question, name), str):
+                    raise TypeError(f"as {name} it has {shown(getattr(question, name))}, no text")
+            return question
+        except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+            if str(error).startswith("data: "):
+                raise
+            why = f"has no {error}" if isinstance(error, KeyError) else f"holds what is not taken ({error})"
+            raise ValueError(
+                f"data: row {index} of {source.origin} {why}, its columns are {', '.join(source.rows.column_names)}; takes "
+                f"rows as those of {self.hub}"
+            ) from error
 
     @abstractmethod
     def question(self, row: Row, index: int, style: Style) -> Question:

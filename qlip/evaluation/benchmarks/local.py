@@ -1,20 +1,25 @@
 """The user's own questions: a folder of pictures and a CSV file."""
 
 import csv
+import io
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 
 import datasets
 
 from qlip.evaluation.benchmarks.base import SINGLE_LETTER, SINGLE_WORD, Benchmark, Question, Record, Row, Style
 from qlip.evaluation.benchmarks.parsing import parse_letter, split_options
-from qlip.evaluation.benchmarks.source import Source
+from qlip.evaluation.benchmarks.source import Source, is_relative
+from qlip.files import open_regular
 from qlip.images.read import read_size
 
 QUESTIONS = "questions.csv"
 COLUMNS = ("image", "question")
 TAKES = "takes a CSV file in UTF-8 with the columns image and question and, where right answers are known, answer"
+MAX_BYTES = 2**26  # of a CSV file
 LISTED = 10  # pictures that a message names at most
 
 
@@ -88,11 +93,14 @@ def read_questions(folder: Path, questions: Path) -> Source:
         raise FileNotFoundError(f"questions: got {questions}, which is no file; {TAKES}")
     try:
         lines = list(_lines(questions))
+    except OSError as error:
+        raise OSError(f"questions: {questions} cannot be read: {error.strerror or error}; {TAKES}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"questions: {questions} cannot be read: {error}; {TAKES}") from error
     if not lines:
         raise ValueError(f"questions: {questions} has no questions; takes one in every line below the header")
-    missing = [fault for number, row in lines if (fault := _fault(folder, number, row["image"]))]
+    fault_of = cache(partial(_fault, folder))  # many questions are about one picture
+    missing = [f"line {number}: {fault}" for number, row in lines if (fault := fault_of(row["image"]))]
     if missing:
         more = f", and {len(missing) - LISTED} more" if len(missing) > LISTED else ""
         raise FileNotFoundError(
@@ -104,7 +112,7 @@ def read_questions(folder: Path, questions: Path) -> Source:
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """The rows, each with the number of its first line."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
+    with io.TextIOWrapper(open_regular(path, MAX_BYTES), encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, strict=True)
         names = [name.strip().lower() for name in reader.fieldnames or []]
         if not set(COLUMNS) <= set(names):
@@ -123,13 +131,15 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
             yield number, row
 
 
-def _fault(folder: Path, number: int, image: str) -> str:
-    """What is wrong with the picture of a line, or nothing."""
+def _fault(folder: Path, image: str) -> str:
+    """What is wrong with a picture, or nothing."""
     path = folder / image
-    if not path.is_file():
-        return f"line {number}: {image} is not there"
+    if not is_relative(image):
+        return f"{image[:100]} is no path below the folder"
+    if not os.path.isfile(path):  # also where the name is longer than any can be
+        return f"{image[:100]} is not there"
     try:
         read_size(path)
     except OSError as error:
-        return f"line {number}: {image}: {error}"
+        return f"{image}: {error}"
     return ""

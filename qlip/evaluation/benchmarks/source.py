@@ -1,6 +1,8 @@
 """Where the rows and pictures of a benchmark come from: the Hub at a revision, or a folder."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import TypedDict
 import datasets
 from huggingface_hub import HfApi
 
+from qlip.core.rules import shown
 from qlip.images.read import ImageLike, read_size
 
 
@@ -53,19 +56,27 @@ class Source:
     @cached_property
     def _undecoded(self) -> datasets.Dataset:
         """The rows with their pictures as files: decoding is for `qlip.images.read`, which names what it cannot read."""
+        if "image" not in self.rows.features:
+            raise ValueError(
+                f"data: {self.origin} has the columns {', '.join(self.rows.column_names)}; takes one called image"
+            )
         if isinstance(self.rows.features["image"], datasets.Image):
             return self.rows.cast_column("image", datasets.Image(decode=False))
         return self.rows
 
     def _file(self, image: str | EncodedImage) -> Path | bytes:
-        if isinstance(image, str):
+        if isinstance(image, str) and is_relative(image):
             return (self.root or Path()) / image
+        if isinstance(image, str) or not isinstance(image, dict) or not image.keys() >= {"bytes", "path"}:
+            raise ValueError(
+                f"data: {self.origin}: image: got {shown(image)}; takes a path below {self.root}, or a picture"
+            )
         return Path(image["path"]) if image["bytes"] is None else image["bytes"]
 
     def _size(self, value: str | EncodedImage | None) -> tuple[int, int]:
         try:
             return (0, 0) if value is None else read_size(self._file(value))
-        except OSError:
+        except (OSError, ValueError):
             return 0, 0  # asking for the picture itself will say why
 
 
@@ -86,7 +97,8 @@ def load_rows(hub: str, config: str | None, split: str, data: Path | None, revis
     if data is None:
         revision = resolve_revision(hub, revision)
         return Source(datasets.load_dataset(hub, config, split=split, revision=revision), hub, revision)
-    return Source(_read_folder(check_folder(data), config, split), str(data), None)
+    with naming(str(check_folder(data))):
+        return Source(_read_folder(data, config, split), str(data), None)
 
 
 def check_folder(data: Path) -> Path:
@@ -114,6 +126,31 @@ def _read_folder(folder: Path, config: str | None, split: str) -> datasets.Datas
     configs = datasets.get_dataset_config_names(str(folder))
     chosen = config if config in configs else None  # a copy may hold nothing but the one configuration
     return datasets.load_dataset(str(folder), chosen, split=split)
+
+
+def is_relative(name: str) -> bool:
+    """Whether a name stays below the folder that it is meant to be in."""
+    return not Path(name).is_absolute() and ".." not in Path(name).parts and "\0" not in name and len(name) < 4096
+
+
+@contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Turn whatever `datasets` raises for files that it cannot read into an error that says which data are meant.
+
+    Raises:
+        ValueError: for any other error than one of ours.
+    """
+    try:
+        yield
+    except Exception as error:  # of pyarrow, pandas, fsspec and others
+        text = " ".join(str(error).split())
+        if text.startswith("data: "):
+            raise
+        cause = error.__cause__ or error
+        raise ValueError(
+            f"data: {what} cannot be read ({type(cause).__name__}: {' '.join(str(cause).split())[:300]}); takes a whole copy of "
+            f"the benchmark's Hub repository, or what datasets' save_to_disk wrote"
+        ) from error
 
 
 def resolve_revision(hub: str, revision: str | None) -> str:

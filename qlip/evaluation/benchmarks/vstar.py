@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import datasets
@@ -9,7 +10,7 @@ from huggingface_hub import snapshot_download
 
 from qlip.evaluation.benchmarks.base import SINGLE_LETTER, Benchmark, Question, Row, Scoring, Style, multiple_choice
 from qlip.evaluation.benchmarks.parsing import parse_letter, split_options
-from qlip.evaluation.benchmarks.source import Source, check_folder, resolve_revision
+from qlip.evaluation.benchmarks.source import Source, check_folder, is_relative, naming, resolve_revision
 from qlip.structured import read_json
 
 
@@ -43,7 +44,8 @@ class VStar(Benchmark):
                 f"data: {root} has {len(files)} .jsonl files; takes one, with a row a question: "
                 f"{', '.join(file.name for file in files)}"
             )
-        rows = datasets.load_dataset("json", data_files=str(files[0]), split="train")
+        with naming(str(files[0])):
+            rows = datasets.load_dataset("json", data_files=str(files[0]), split="train")
         return Source(rows, hub or str(root), commit, root)
 
     def questions(self, source: Source, style: Style, scoring: Scoring = "letters") -> list[Question]:
@@ -55,7 +57,9 @@ class VStar(Benchmark):
                 f"scoring: got 'likelihood', but {source.origin} has no folder with a JSON file a picture; use "
                 f"{self.hub}, or 'letters'"
             )
-        return [self._sentences(source, index) for index in range(len(source.rows))]
+        return [
+            self.of_row(source, index, partial(self._sentences, source, index)) for index in range(len(source.rows))
+        ]
 
     def question(self, row: Row, index: int, style: Style) -> Question:
         """Four options about attributes, two about relative positions."""
@@ -74,6 +78,8 @@ class VStar(Benchmark):
             raise ValueError(
                 f"scoring: got 'likelihood' for {source.origin}, whose rows have no sentences beside their pictures"
             )
+        if not is_relative(row["image"]):
+            raise ValueError(f"image: got {row['image']!r}; takes a path below {source.root}")
         path = (source.root / row["image"]).with_suffix(".json")
         notes = read_json(path)
         if not isinstance(notes, dict) or not notes.keys() >= {"question", "options"}:

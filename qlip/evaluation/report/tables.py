@@ -3,6 +3,7 @@
 import csv
 import html
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,19 +40,27 @@ class Table:
         """Write ``NAME.csv``."""
         path = folder / f"{self.name}.csv"
         with replacing_file(path) as new, new.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([self.header, *self.rows])
+            csv.writer(file).writerows([[_harmless(cell) for cell in row] for row in (self.header, *self.rows)])
         return path
 
     def markdown(self) -> str:
         """As markdown, numbers to the right."""
         rule = ["---", *["---:"] * (len(self.header) - 1)]
-        return "\n".join("| " + " | ".join(row) + " |" for row in (self.header, rule, *self.rows))
+        return "\n".join(
+            "| " + " | ".join(" ".join(cell.replace("|", r"\|").split()) for cell in row) + " |"
+            for row in (self.header, rule, *self.rows)
+        )
 
     def html(self) -> str:
         """As HTML; gains and losses whose interval leaves zero out are marked."""
         head = "".join(f"<th>{html.escape(cell)}</th>" for cell in self.header)
         body = "".join(f"<tr>{''.join(_cell(cell) for cell in row)}</tr>" for row in self.rows)
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _harmless(text: str) -> str:
+    """A field that no spreadsheet takes for a formula: questions, answers and names come from anywhere."""
+    return f"'{text}" if re.match(r"[=@\t\r]|[+-][^\d.]", str(text)) else text
 
 
 def _cell(text: str) -> str:
@@ -170,7 +179,7 @@ def budget_table(group: Group, name: str, size: int | str) -> Table:
     runs: dict[tuple[int, str], Result] = {}
     for run in sorted(group.cells, key=lambda run: run.cell.seed):
         cell = run.cell
-        plain = cell.crop in ("model", "patch") and not cell.position and run.size == size
+        plain = cell.crop != "square" and not cell.position and run.size == size
         if plain and cell.max_tokens is not None:
             runs.setdefault((cell.max_tokens, cell.criterion), run)
     rows = []

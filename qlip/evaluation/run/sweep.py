@@ -118,7 +118,7 @@ def _typed(config: type[Config], fields: Mapping[str, object], source: Path) -> 
     try:
         make: Callable[..., Config] = config
         return make(**{name: _checked(config, name, json.dumps(value)) for name, value in fields.items()})
-    except (ArgumentError, TypeError) as error:
+    except (ArgumentError, TypeError, ValueError) as error:
         raise ValueError(f"sweep: {source}: {error}") from error
 
 

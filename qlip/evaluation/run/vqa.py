@@ -131,6 +131,10 @@ def evaluate(benchmark: Benchmark, records: Sequence[Record]) -> Evaluation:
     """Everything that follows from the answers."""
     tokens = [record["tokens"] for record in records]
     baseline = [record["baseline_tokens"] for record in records]
+    if sum(baseline) < 1:
+        raise ValueError(
+            f"{PREDICTIONS}: baseline_tokens: got none in all of the answers; delete the folder and measure anew"
+        )
     return {
         "primary": benchmark.primary,
         "scores": summary(score(benchmark, records)),
