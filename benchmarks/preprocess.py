@@ -224,8 +224,8 @@ patches; resampling is the cutting and scaling of the leaves.
 
 {}
 
-Wanted for the quadtree: at most {} %; {}. Its time is what it was or less; the rest takes a half to a third of what it took
-with PIL, so its share is larger.
+Wanted for the quadtree: at most {} %; {}. Its time is what it was or less; with the rest at about half of what
+it took with PIL, its share is larger.
 
 The same files, and one of 12 million pixels that is a photograph scaled up, against Hugging Face's default processor for CLIP on
 torchvision at the same output size, which cuts nothing: milliseconds an image with alpha 0.3, least of several turns. Its pixels
