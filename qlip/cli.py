@@ -22,6 +22,11 @@ VERBS = {**TOOLS, **TRAINING, **EVALUATION, **ZOO}
 PROGRAMS = {"qlip": VERBS, "train.py": TRAINING, "evaluate.py": EVALUATION}
 
 HELP = {"-h", "--help"}
+_CHATTER = (  # of Lightning, by the way: an advertisement, a device nobody asked for, a line that tears the progress bar
+    "litlogger",
+    "TPU available",
+    "`Trainer.fit` stopped",
+)
 _NOISE = (  # messages that no user of these verbs can do anything about
     "Found .* module.* in eval mode",  # the frozen CLIP is meant to be
     ".*isinstance\\(treespec, LeafSpec\\)",
@@ -66,8 +71,8 @@ def _run(module: str, words: list[str], prog: str, verb: str) -> None:
     loaded = import_module(module)  # before our handler: Lightning, which would print beside it, then keeps to its own
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_handler()])
     logging.getLogger("qlip").setLevel(logging.INFO)
-    advert = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    advert.addFilter(lambda record: "litlogger" not in record.getMessage())
+    chatter = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    chatter.addFilter(lambda record: not any(words in record.getMessage() for words in _CHATTER))
     for message in _NOISE:
         warnings.filterwarnings("ignore", message=message)
     try:

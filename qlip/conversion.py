@@ -41,7 +41,7 @@ def convert(
     position: Position | str | Path | None = None,
     quadtree: Quadtree = DEFAULT_QUADTREE,
     size: int | Literal["model"] | None = "model",
-    crop: Crop | None = None,
+    crop: Crop = "units",
     pad: Pad | None = None,
     fit: Fit = "prune",
     weighting: Weighting | None = None,
@@ -63,8 +63,8 @@ def convert(
             picture may take as many as the stock model spends at its own size; where that is the picture's, ``alpha`` decides.
         size: Shortest edge of images in pixels, None for their native size; ``"model"`` is the size that the model was made
             for. A call of the processor may override this, the next three, and ``tree``.
-        crop: ``"patch"`` trims images to whole patches, ``"square"`` cuts their middle, ``"units"`` scales them to whole units;
-            the family's own if not given, see `QlipImageProcessor`.
+        crop: ``"units"`` scales images to whole units, ``"patch"`` trims them, ``"square"`` cuts their middle, see
+            `QlipImageProcessor`.
         pad: ``"square"`` puts images in the middle of a square first.
         fit: How a picture keeps to ``max_tokens``: ``"prune"`` suits a few small things on quiet ground, ``"scale"`` suits text.
         weighting: How a leaf counts in the tower's attention: ``"once"``, or by its ``"area"``, in patches. If not given,
@@ -87,8 +87,7 @@ def convert(
     settings = None
     if processor is not None:
         shortest = facts.size_of(model) if isinstance(size, str) and size == "model" else size
-        how: Crop = crop or (family.crop if family else "patch")
-        settings = QlipImageProcessor(shortest, how, quadtree, *_statistics(processor), pad, unit, fit)
+        settings = QlipImageProcessor(shortest, crop, quadtree, *_statistics(processor), pad, unit, fit)
     new_processor = family.convert_processor(model, processor, settings) if family and settings else settings
     resolved = _position(facts.default_position(model) if position is None else position, table)
     chosen = facts.check_weighting(model, weighting or (family.weighting if family else "once"))

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qlip.core.names import TableMode
+from qlip.core.position_cache import PositionCache
 from qlip.core.readout import project_readout, solve_readout
 
 Position = Callable[[Tensor], Tensor]
@@ -125,6 +126,7 @@ class PositionMLP(nn.Module):
         for layer in layers:
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
+        self._cache = PositionCache()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "PositionMLP":
         """Move or cast as any module, but never below float32: places need its digits, whatever the model around computes in."""
@@ -133,7 +135,10 @@ class PositionMLP(nn.Module):
             moved = fn(tensor)
             return moved if moved.dtype.itemsize >= 4 else tensor.to(moved.device)
 
-        return super()._apply(kept, recurse)
+        super()._apply(kept, recurse)
+        if self.frequencies.device.type != "cpu":
+            self._cache = PositionCache()  # which would keep what has left
+        return self
 
     def features(self, coords: Tensor) -> Tensor:
         """Last hidden activations ``(..., hidden)`` at ``coords (..., 2)``, in the dtype of the weights."""
@@ -144,9 +149,15 @@ class PositionMLP(nn.Module):
         return x
 
     def forward(self, coords: Tensor) -> Tensor:
-        """Encodings ``(..., D)`` at ``coords (..., 2)``. Autocast is off in here: positions need float32."""
+        """Encodings ``(..., D)`` at ``coords (..., 2)``. Autocast is off in here: positions need float32.
+
+        A frozen network computes each coordinate once on a CPU, until its weights change, see `PositionCache`.
+        """
         with torch.autocast(coords.device.type, enabled=False):
-            return self.readout(self.features(coords))
+            return self._cache(self._compute, coords, [*self.parameters(), self.frequencies])
+
+    def _compute(self, coords: Tensor) -> Tensor:
+        return self.readout(self.features(coords))
 
     def training_grid(self) -> Tensor:
         """Coordinates of CLIP's own grid, ``(n, n, 2)``."""

@@ -27,9 +27,9 @@ class Vision:
     """Where tokens are; if not given, the position saved with the model, or else the solved one. Models that rotate take none."""
     size: int | Literal["model"] | None = "model"
     """Shortest edge in pixels that images are scaled to; null leaves them at their own size; ``model`` is what the model was made for."""
-    crop: Crop | Literal["model"] = "model"
-    """``patch`` keeps the aspect and trims both sides to whole patches; ``square`` cuts out the middle; ``units`` scales to whole patches
-    and cuts nothing; ``model`` is the one that is usual for the model."""
+    crop: Crop = "units"
+    """``units`` scales both sides to whole patches and cuts nothing; ``patch`` keeps the aspect and trims both sides; ``square`` cuts out
+    the middle."""
     alpha: float = 0.1
     """Split threshold of the quadtree, in units of the criterion; a larger one gives fewer tokens."""
     max_tokens: int | None = None
@@ -92,8 +92,10 @@ class Cell(Vision):
             value = getattr(self, name)
             if not isinstance(value, str) or value not in taken:
                 raise ValueError(f"{name}: got {shown(value)}; {self.benchmark} takes {', '.join(map(repr, taken))}")
-        own = [name for name in ("size", "crop") if not _is_model(getattr(self, name))]
-        check_fields(self, *own, "alpha", "max_tokens", "cover", "fit", "weighting", "seed", "limit", "max_new_tokens")
+        size = [] if _is_model(self.size) else ["size"]
+        check_fields(
+            self, *size, "crop", "alpha", "max_tokens", "cover", "fit", "weighting", "seed", "limit", "max_new_tokens"
+        )
 
     @property
     def vision(self) -> Vision:
@@ -108,7 +110,7 @@ class Cell(Vision):
             what += f"-budget{self.max_tokens}" if self.baseline == "own" and self.max_tokens else ""
         else:
             budget = f"alpha{self.alpha:g}" if self.max_tokens is None else f"budget{self.max_tokens}"
-            seen = f"{'' if self.crop == 'model' else self.crop}{self.size or 'native'}"
+            seen = f"{'' if self.crop == 'units' else self.crop}{self.size or 'native'}"
             counted = f"-{self.weighting}" if self.weighting else ""
             what = f"{self.position or 'default'}-{seen}-{self.criterion}-{budget}{counted}-seed{self.seed}"
         fields = {name: value for name, value in asdict(self).items() if LATER.get(name, ...) != value}

@@ -24,7 +24,7 @@ from qlip.families.image_processor import ConvertedImageProcessor
 from qlip.families.inner import ConvertedInner, Encoding, Renamed
 from qlip.families.processor import ConvertedProcessor, PromptProcessor
 from qlip.families.tower import ConvertedTower
-from qlip.images.processor import Crop, QlipImageProcessor
+from qlip.images.processor import QlipImageProcessor
 from qlip.towers.base import Tower, find_tower, position_table
 from qlip.towers.hub import read_config
 from qlip.towers.load import load_whole
@@ -38,7 +38,7 @@ class Converted(Renamed):
     """A whole model that takes patches and leaves: a position, and how the two are saved and loaded.
 
     Modifications of `transformers.PreTrainedModel` (5.23 to 5.24):
-    - ``pixel_values`` is a list with a pair for each image (see `qlip.images.pixels`), or a `PatchBatch`: the part of the
+    - ``pixel_values`` is a pair for each image (see `qlip.images.pixels`), or a `PatchBatch`: the part of the
       model that sees pictures is switched with it;
     - ``save_pretrained`` writes the original's checkpoint, and the position beside it in ``qlip.safetensors``;
     - ``from_pretrained`` reads the two together.
@@ -47,7 +47,6 @@ class Converted(Renamed):
         original: The class of transformers, given as ``class X(Converted, Original, original=Original)``.
         processor_class: The converted processor that goes with it.
         inner_class: The converted class of the part that sees pictures.
-        crop: How `qlip.convert` brings pictures to whole units if not told otherwise.
         weighting: How leaves count in the tower's attention if not told otherwise: by area where one vector stands for a whole
             picture, once where a language model looks at each of them.
         qlip: The position, the unit and the weighting.
@@ -55,7 +54,6 @@ class Converted(Renamed):
 
     processor_class: ClassVar[type[ConvertedProcessor] | type[ConvertedImageProcessor]]
     inner_class: ClassVar[type[ConvertedTower] | type[ConvertedInner]]
-    crop: ClassVar[Crop] = "units"
     weighting: ClassVar[Weighting] = "area"
     qlip: Encoding
 

@@ -19,4 +19,3 @@ class QlipCLIPModel(Converted, CLIPModel, original=CLIPModel):
     """CLIP, image and text, with images of any size; see `Converted` for what differs from `transformers.CLIPModel`."""
 
     processor_class, inner_class = QlipCLIPProcessor, QlipCLIPVisionTower
-    crop = "patch"

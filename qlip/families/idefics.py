@@ -1,4 +1,4 @@
-"""Idefics 3 and SmolVLM with images of any size: one tree in place of tiles, a shuffle joins u x u patches to a token.
+"""Idefics 3 with images of any size, and what SmolVLM shares with it: one tree in place of tiles, a shuffle joins u x u patches to a token.
 
 Their towers read the table at the nearest entry, see `qlip.towers.idefics`: at sizes other than the model's own, positions go
 smoothly between entries where transformers repeats them. Both read nothing of ``pixel_attention_mask``: no image is padded.
@@ -70,21 +70,3 @@ if hasattr(transformers, "Idefics3Model"):
         """Idefics 3 with images of any size."""
 
         processor_class, inner_class = QlipIdefics3Processor, QlipIdefics3Model
-
-
-if hasattr(transformers, "SmolVLMModel"):
-
-    class QlipSmolVLMProcessor(IdeficsProcessor, transformers.SmolVLMProcessor, original=transformers.SmolVLMProcessor):
-        """SmolVLM's processor for images of any size."""
-
-    class QlipSmolVLMModel(IdeficsInner, transformers.SmolVLMModel, original=transformers.SmolVLMModel):
-        """SmolVLM without its head, taking patches and leaves."""
-
-    class QlipSmolVLMForConditionalGeneration(
-        IdeficsGenerative,
-        transformers.SmolVLMForConditionalGeneration,
-        original=transformers.SmolVLMForConditionalGeneration,
-    ):
-        """SmolVLM with images of any size."""
-
-        processor_class, inner_class = QlipSmolVLMProcessor, QlipSmolVLMModel

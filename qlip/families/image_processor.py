@@ -4,18 +4,31 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypedDict
 
+import numpy as np
+from torch import Tensor
 from transformers import AutoImageProcessor, BatchFeature, ProcessorMixin
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_utils import make_flat_list_of_images
 
 from qlip.families.hub import find_file
+from qlip.families.stock_options import OF_THE_VALUES, as_told, is_floats, own_options
 from qlip.files import replacing_folder
 from qlip.images.fetch import fetched
-from qlip.images.pixels import pack
+from qlip.images.pixels import PerImage, pack
 from qlip.images.processor import PROCESSOR_FILE, QlipImageProcessor
 from qlip.images.read import ImageLike, to_rgb
 
 Images = ImageLike | Sequence[ImageLike] | Sequence[Sequence[ImageLike]]
+
+
+class PreparedInputs(BatchFeature):
+    """What converted processors return: transformers' own class, whose ``to`` moves and casts what a `PerImage` holds too."""
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Move everything and cast floats, in place, as the parent does."""
+        super().to(*args, **kwargs)
+        self.data |= {name: each.to(*args, **kwargs) for name, each in self.items() if isinstance(each, PerImage)}
+        return self
 
 
 class LeafImagesKwargs(TypedDict, total=False):
@@ -30,6 +43,11 @@ class LeafImagesKwargs(TypedDict, total=False):
     size: object
     crop: object
     pad: object
+    do_rescale: object
+    input_data_format: object
+    do_resize: object
+    do_normalize: object
+    do_convert_rgb: object
     return_tensors: object
 
 
@@ -37,9 +55,9 @@ class LeafImageProcessor(BaseImageProcessor):
     """`QlipImageProcessor` with Hugging Face's interface.
 
     Modifications of `transformers.BaseImageProcessor` (5.23 to 5.24):
-    - ``preprocess`` returns ``pixel_values`` as a list with a pair for each image, see `qlip.images.pixels`;
+    - ``preprocess`` returns ``pixel_values`` as a `PerImage` with a pair for each image, see `qlip.images.pixels`;
     - pictures are read by `qlip.images.read` alone, so that a path gives the same pixels as the picture in it;
-    - takes the options of `QlipImageProcessor.with_options` and no others.
+    - takes the options of `QlipImageProcessor.with_options`, those of `qlip.families.stock_options`, and no others.
 
     Args:
         settings: The preprocessing, which does the work.
@@ -56,10 +74,10 @@ class LeafImageProcessor(BaseImageProcessor):
 
         Args:
             images: One picture, a list, or a list of lists.
-            return_tensors: Makes no difference: the list holds torch tensors in any case.
-            options: Options for this call alone, see `QlipImageProcessor.each`.
+            return_tensors: Makes no difference: images differ in size, and their pairs hold torch tensors in any case.
+            options: Options for this call alone, see `QlipImageProcessor.each` and `qlip.families.stock_options`.
         """
-        return BatchFeature({"pixel_values": [self.encode(*pair) for pair in self._each(images, options)]})
+        return PreparedInputs({"pixel_values": PerImage(self.encode(*pair) for pair in self._each(images, options))})
 
     def count_tokens(self, images: Images, **options: object) -> list[int]:
         """Tokens that each image will take within a budget: its leaves, see `QlipImageProcessor.count_tokens`."""
@@ -67,8 +85,9 @@ class LeafImageProcessor(BaseImageProcessor):
 
     def _each(self, images: Images, options: Mapping[str, Any]) -> list[tuple[QlipImageProcessor, Any]]:
         """Each picture with its settings."""
-        pictures = self._flat(images)
-        return list(zip(self.settings.each(len(pictures), **options), pictures, strict=True))
+        told = {name: options[name] for name in OF_THE_VALUES if name in options}
+        pictures = [to_rgb(as_told(image, **told)) for image in self._flat(images)]
+        return list(zip(self.settings.each(len(pictures), **own_options(options)), pictures, strict=True))
 
     def encode(self, settings: QlipImageProcessor, image: ImageLike) -> Any:
         """What the model is given of an image: a pair, see `qlip.images.pixels`."""
@@ -83,9 +102,15 @@ class LeafImageProcessor(BaseImageProcessor):
         return height * width
 
     def fetch_images(self, image_url_or_urls: Any) -> Any:
-        """The same nested lists with every picture as `to_rgb` reads it; batches of arrays become lists."""
+        """The same nested lists with every picture as `to_rgb` reads it; batches of arrays become lists.
+
+        Arrays of three dimensions and PIL's mode F stay, for a call may say more about their values.
+        """
         if isinstance(image_url_or_urls, list | tuple) or getattr(image_url_or_urls, "ndim", 3) == 4:
             return [self.fetch_images(image) for image in image_url_or_urls]
+        array = isinstance(image_url_or_urls, np.ndarray | Tensor) and image_url_or_urls.ndim == 3
+        if array or is_floats(image_url_or_urls):
+            return image_url_or_urls
         return to_rgb(fetched(image_url_or_urls) if isinstance(image_url_or_urls, str) else image_url_or_urls)
 
     def _flat(self, images: Any) -> list[Any]:

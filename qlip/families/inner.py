@@ -75,12 +75,24 @@ class Renamed(Host):
         if original is not None:
             cls.original, cls.__name__ = original, original.__name__
 
+    def check_alone(self) -> None:
+        """Raise in a replica of DataParallel, which gets its share of the prompts and every image.
+
+        Raises:
+            RuntimeError: if this is one.
+        """
+        if getattr(self, "_is_replica", False):
+            raise RuntimeError(
+                "DataParallel cannot deal out images of different size among GPUs. Start one process for each GPU with torchrun or "
+                "accelerate launch, or show one GPU alone with CUDA_VISIBLE_DEVICES=0"
+            )
+
 
 class ConvertedInner(Renamed):
     """A generative model without its head, taking patches and leaves.
 
     Modifications of the families' inner models (transformers 5.23 to 5.24):
-    - ``pixel_values`` is a list with a pair for each image (see `qlip.images.pixels`), or a `PatchBatch`; each image has as
+    - ``pixel_values`` is a pair for each image (see `qlip.images.pixels`), or a `PatchBatch`; each image has as
       many features as leaves;
     - placeholders are checked image by image before anything is encoded.
 
@@ -101,6 +113,7 @@ class ConvertedInner(Renamed):
 
         ``generate`` brings features that it has repeated for beams or cut into chunks, as a plain list.
         """
+        self.check_alone()
         encoded = (kwargs.get("mm_encoder_outputs") or {}).get("image")
         if encoded is not None and type(encoded.pooler_output) is list:
             encoded.pooler_output = self.features_class(encoded.pooler_output)
@@ -147,7 +160,7 @@ class ConvertedInner(Renamed):
         """Encode and project images.
 
         Args:
-            pixel_values: A list with a pair for each image, or a `PatchBatch`.
+            pixel_values: A pair for each image, in a `PerImage` or a list; or a `PatchBatch`.
             unused: What some families pass by place; it has no meaning here.
             return_dict: False returns a tuple.
             kwargs: transformers' other options; they have no meaning here, but ``generate`` passes them.
@@ -164,7 +177,7 @@ class ConvertedInner(Renamed):
         """The tower's output with ``pooler_output`` the features of each image.
 
         Args:
-            pixel_values: A list with a pair for each image, or a `PatchBatch`.
+            pixel_values: A pair for each image, in a `PerImage` or a list; or a `PatchBatch`.
             layers: See `feature_layers`.
             keep_prefix: Show the tower's first tokens too, for towers whose unit is one patch.
         """

@@ -14,9 +14,9 @@ from torch import Tensor
 from qlip.core.position import Position
 from qlip.encoder import Weighting
 from qlip.families.lines import WholeAndTree, line_lengths, whole_side
-from qlip.families.llava import LlavaGenerative, TiledLlavaInner, select_strategy
+from qlip.families.llava_base import LlavaGenerative, TiledLlavaInner, select_strategy
 from qlip.families.processor import PromptProcessor
-from qlip.images.pixels import PixelValues, to_pairs
+from qlip.images.pixels import PerImage, PixelValues, to_pairs
 from qlip.images.processor import QlipImageProcessor
 from qlip.towers.base import Tower, onloaded
 
@@ -96,7 +96,7 @@ if hasattr(transformers, "LlavaNextModel"):
 
         def __call__(self, input_ids: Any = None, pixel_values: Any = None, *args: Any, **kwargs: Any) -> Any:
             """Check the placeholders, then run."""
-            counted = Sized(pixel_values) if isinstance(pixel_values, list | tuple) else pixel_values
+            counted = Sized(pixel_values) if isinstance(pixel_values, list | tuple | PerImage) else pixel_values
             return super().__call__(input_ids, counted, *args, **kwargs)
 
         def _strategy(self, asked: str | None) -> str:

@@ -12,7 +12,7 @@ import transformers
 from torch import Tensor
 
 from qlip.families.base import ConvertedGenerative
-from qlip.families.llava import TiledLlavaInner
+from qlip.families.llava_base import TiledLlavaInner
 from qlip.families.processor import PromptProcessor
 from qlip.images.pixels import PixelValues
 from qlip.towers.base import onloaded

@@ -11,7 +11,7 @@ from transformers.models.mistral3.modeling_mistral3 import Mistral3Model
 
 from qlip.families.base import ConvertedGenerative
 from qlip.families.lines import LinedImages, line_lengths
-from qlip.families.llava import TiledLlavaInner
+from qlip.families.llava_base import TiledLlavaInner
 from qlip.families.processor import PromptProcessor
 
 

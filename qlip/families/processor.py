@@ -12,8 +12,10 @@ from transformers.processing_utils import ImagesKwargs, MultiModalData
 
 from qlip.core.rules import check_names
 from qlip.families.hub import find_file
-from qlip.families.image_processor import Images, LeafImageProcessor, save_beside
+from qlip.families.image_processor import Images, LeafImageProcessor, PreparedInputs, save_beside
 from qlip.families.placeholders import check_placeholders
+from qlip.families.stock_options import STOCK_OPTIONS, own_options
+from qlip.images.pixels import PerImage
 from qlip.images.processor import OPTIONS, PROCESSOR_FILE, QlipImageProcessor
 
 if TYPE_CHECKING:  # mixins: each stands before a class of transformers whose methods it calls
@@ -26,12 +28,13 @@ class ConvertedProcessor(Host):
     """What processors have in common once they are converted.
 
     Modifications of `transformers.ProcessorMixin` (5.23 to 5.24):
-    - ``pixel_values`` stays a list, whatever ``return_tensors`` says;
+    - ``pixel_values`` is a `PerImage`, whatever ``return_tensors`` says;
     - ``save_pretrained`` writes the original's files, and qlip's settings beside them in ``qlip.json``.
 
     Attributes:
         original: The class of transformers, given as ``class X(ConvertedProcessor, Original, original=Original)``.
         images_class: What makes pairs of images.
+        per_image: Names of what a call returns one value of for each image.
         original_image_processor: The image processor that the original had.
     """
 
@@ -39,6 +42,7 @@ class ConvertedProcessor(Host):
     images_class: ClassVar[type[LeafImageProcessor]] = LeafImageProcessor
     images_kwargs: ImagesKwargs = {}  # noqa: RUF012  the original's defaults are options of its own image processor
     skip_tensor_conversion = ["video_metadata", "text_replacement_offsets", "pixel_values"]  # noqa: RUF012
+    per_image: ClassVar[tuple[str, ...]] = ("pixel_values",)
     image_processor: LeafImageProcessor
     tokenizer: PreTrainedTokenizerBase
     original_image_processor: BaseImageProcessor
@@ -71,12 +75,23 @@ class ConvertedProcessor(Host):
         new.image_processor, new.original_image_processor = cls.images_class(settings), processor.image_processor
         return new
 
+    def __call__(self, *args: Any, **kwargs: Any) -> PreparedInputs:
+        """Prepare images and text, as the parent does; for options of a call see `QlipImageProcessor.each`."""
+        output = dict(super().__call__(*args, **kwargs))
+        return PreparedInputs(output | {name: PerImage(output[name]) for name in self.per_image if name in output})
+
+    def _process_images(self, images: Any, **kwargs: Any) -> tuple[BatchFeature, list[str]]:
+        """Images for the parent, which may slice and join them, as a plain list."""
+        processed, replacements = super()._process_images(images, **kwargs)
+        processed["pixel_values"] = list(processed["pixel_values"])
+        return processed, replacements
+
     def _merge_kwargs(self, *args: Any, **kwargs: Any) -> dict[str, dict[str, Any]]:
         """Sort the options of a call as the parent does; one that it would ignore is refused."""
         merged = super()._merge_kwargs(*args, **kwargs)
         taken = {name for options in merged.values() if isinstance(options, dict) for name in options} | set(merged)
         given = set(kwargs) - {"tokenizer_init_kwargs", "common_kwargs", "text", "images", "videos", "audio"}
-        check_names("options", given - taken, OPTIONS)
+        check_names("options", given - taken, (*OPTIONS, *STOCK_OPTIONS))
         return merged
 
     def to_original(self) -> ProcessorMixin:
@@ -181,7 +196,7 @@ class PromptProcessor(ConvertedProcessor):
         return_tensors: Any = None,
         max_new_tokens: int = 512,
         **kwargs: object,
-    ) -> BatchFeature:
+    ) -> PreparedInputs:
         """Prepare prompts and images.
 
         Args:
@@ -199,13 +214,13 @@ class PromptProcessor(ConvertedProcessor):
             prompts = [text] if isinstance(text, str) else text or []
             budgets = [self.budget(one, self._context(), max_new_tokens) for one in prompts if self.image_token in one]
             kwargs["max_tokens"] = min(budgets, default=None)
-        # not handed on: several families convert once more, and would try it on the list of pairs
+        # not handed on: several families convert once more, and would try it on the pairs
         output = super().__call__(images=images, text=text, **kwargs)
         if "input_ids" in output and "pixel_values" in output:
             counts = [self.tokens_of(image) for image in output["pixel_values"]]
             cause = f"the prompt was cut at max_length={kwargs['max_length']}" if kwargs.get("max_length") else ""
             check_placeholders(_rows(output["input_ids"]), counts, self.placeholder_id, cause, self.breaks)
-        return BatchFeature(
+        return PreparedInputs(
             dict(output), tensor_type=return_tensors, skip_tensor_conversion=self.skip_tensor_conversion
         )
 
@@ -274,8 +289,8 @@ class PromptProcessor(ConvertedProcessor):
         """The most tokens that images of these sizes ``(height, width)`` can take; the content decides the rest."""
         if image_sizes is None:
             return MultiModalData()
-        options = {name: kwargs[name] for name in OPTIONS if name in kwargs}
-        settings = self.image_processor.settings.with_options(**options)
+        options = {name: kwargs[name] for name in (*OPTIONS, *STOCK_OPTIONS) if name in kwargs}
+        settings = self.image_processor.settings.with_options(**own_options(options))
         grids = [settings.grid(height, width) for height, width in image_sizes]
         limit = settings.quadtree.max_tokens
         grid_tokens = [self.image_processor.most(h, w) for h, w in grids]

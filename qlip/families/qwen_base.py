@@ -27,12 +27,13 @@ class QwenProcessor(PromptProcessor):
     """The processor of a Qwen-VL.
 
     Modifications of the families' processors (transformers 5.23 to 5.24), besides those of `PromptProcessor`:
-    - ``image_grid_thw`` is a list of the leaves of each image, ``(N, 5)`` in units;
+    - ``image_grid_thw`` is a `PerImage` of the leaves, ``(N, 5)`` in units;
     - images keep their size, whatever ``min_pixels`` and ``max_pixels`` say; ``max_tokens`` bounds their cost;
     - videos are refused.
     """
 
     skip_tensor_conversion = [*PromptProcessor.skip_tensor_conversion, "image_grid_thw"]  # noqa: RUF012
+    per_image = ("pixel_values", "image_grid_thw")
 
     def _process_images(self, images: Images, **kwargs: Any) -> Any:
         processed, replacements = super()._process_images(images, **kwargs)  # type: ignore[arg-type]
@@ -47,7 +48,7 @@ class QwenInner(ConvertedInner):
     """A Qwen-VL without its head, taking patches and leaves.
 
     Modifications of the families' inner models (transformers 5.23 to 5.24), besides those of `ConvertedInner`:
-    - ``image_grid_thw`` is a list of the leaves of each image; in a later turn of a chat, whose cache holds the earlier ones,
+    - ``image_grid_thw`` is a `PerImage` or a list of the leaves of each image; in a later turn of a chat, whose cache holds the earlier ones,
       of every image in the prompt, while ``pixel_values`` holds the new ones;
     - the tower is told where patches stand, and the language model where leaves stand, as float32: centres may be halves;
     - videos are refused.
@@ -61,7 +62,7 @@ class QwenInner(ConvertedInner):
         """Encode and merge images.
 
         Args:
-            pixel_values: A list with a pair for each image.
+            pixel_values: A pair for each image.
             image_grid_thw: The leaves of each image again, as the processor gives them: without them the language model would
                 not know where images are.
             return_dict: False returns a tuple.
@@ -161,7 +162,7 @@ def _check_leaves(image_grid_thw: Any) -> list[Tensor]:
     if not leaves or any(each.ndim != 2 or each.shape[1] != 5 for each in leaves):
         raise TypeError(
             f"image_grid_thw: got {type(image_grid_thw).__name__} of shapes {[tuple(each.shape) for each in leaves]}; a "
-            f"converted model takes the list of leaves (N, 5) that a converted processor returns beside pixel_values. Pass "
+            f"converted model takes the leaves (N, 5) of each image that a converted processor returns beside pixel_values. Pass "
             f"on all of its output, or use qlip.restore(model) to go on with the original one"
         )
     return leaves

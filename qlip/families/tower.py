@@ -15,7 +15,7 @@ class ConvertedTower(Renamed):
     """A vision tower inside a whole model, which calls it as before: heads, losses and outputs stay transformers' own.
 
     Modifications of the towers' classes (transformers 5.23 to 5.24):
-    - ``pixel_values`` is a list with a pair for each image (see `qlip.images.pixels`), or a `PatchBatch`;
+    - ``pixel_values`` is a pair for each image (see `qlip.images.pixels`), or a `PatchBatch`;
     - options about pixels and positions have no meaning.
     """
 
@@ -25,10 +25,11 @@ class ConvertedTower(Renamed):
         """Encode images; not in ``forward``, which accelerate replaces on instances.
 
         Args:
-            pixel_values: A list with a pair for each image, or a `PatchBatch`.
+            pixel_values: A pair for each image, in a `PerImage` or a list; or a `PatchBatch`.
             unused: Masks and shapes of pixels.
             options: ``output_hidden_states``; transformers' other options have no meaning here.
         """
+        self.check_alone()
         batch = to_batch(pixel_values)
         output, _ = self.qlip.encode(self, batch, output_hidden_states=bool(options.get("output_hidden_states")))
         assert output.last_hidden_state is not None

@@ -3,7 +3,8 @@
 import transformers
 
 from qlip.families.inner import Features
-from qlip.families.llava import LlavaGenerative, LlavaInner
+from qlip.families.llava import QlipLlavaProcessor
+from qlip.families.llava_base import LlavaGenerative, LlavaInner
 
 if hasattr(transformers, "VipLlavaModel"):
 
@@ -19,4 +20,4 @@ if hasattr(transformers, "VipLlavaModel"):
     ):
         """VipLLaVA with images of any size; its processor is LLaVA's."""
 
-        inner_class = QlipVipLlavaModel
+        processor_class, inner_class = QlipLlavaProcessor, QlipVipLlavaModel

@@ -266,7 +266,11 @@ def _eight_bit(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         raise ValueError(f"image: got an array of {values.dtype}; takes uint8, uint16, booleans or floats in [0, 1]")
     low, high = float(values.min()), float(values.max())  # NaN if there is one
     if not 0 <= low <= high <= 1:
-        hint = "values in 0..255 are taken as uint8" if 0 <= low <= high <= 255 else "not normalised: qlip normalises"
+        hint = (
+            "for values in 0..255, do_rescale=True of a converted processor"
+            if 0 <= low <= high <= 255
+            else "not normalised: qlip normalises"
+        )
         if math.isnan(low) or math.isinf(low) or math.isinf(high):
             hint = "every value finite"
         raise ValueError(f"image: got floats from {low:.3g} to {high:.3g}; takes floats in [0, 1] ({hint}), or uint8")

@@ -60,8 +60,8 @@ class Setting:
         return given | ({"fit": self.fit} if self.fit == "scale" else {})
 
     def processor(self, geometry: Geometry) -> QlipImageProcessor:
-        """The preprocessing; nothing is cut off, so that whole pictures are compared."""
-        return geometry.processor(**self.options, crop="units")
+        """The preprocessing."""
+        return geometry.processor(**self.options)
 
 
 @dataclass(frozen=True)

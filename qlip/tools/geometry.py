@@ -11,7 +11,6 @@ from transformers import AutoImageProcessor
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from qlip.families import FAMILIES, Converted
-from qlip.images.names import Crop
 from qlip.images.processor import QlipImageProcessor
 from qlip.shipped import shipped
 from qlip.towers.base import TOWERS
@@ -29,7 +28,6 @@ class Geometry:
         unit: Patches along the side of a token.
         size: Shortest edge in pixels that the model was made for; None if it takes pictures as they are.
         tokens: Tokens that the stock model spends on a picture; None if that is the picture's own grid.
-        crop: How pictures are brought to whole units.
         depth: Layers of the encoder.
         width: Length of its hidden states.
         weights: Entries of the matrices of all layers, each used once for each patch.
@@ -42,7 +40,6 @@ class Geometry:
     unit: int = 1
     size: int | None = 336
     tokens: int | None = 576
-    crop: Crop = "patch"
     depth: int = 24
     width: int = 1024
     weights: int = 24 * 12 * 1024**2
@@ -72,7 +69,7 @@ class Geometry:
 
     def processor(self, **options: Any) -> QlipImageProcessor:
         """The preprocessing of this model, with options as `QlipImageProcessor.with_options` takes them."""
-        plain = QlipImageProcessor(self.size, self.crop, mean=self.mean, std=self.std, unit=self.unit)
+        plain = QlipImageProcessor(self.size, "units", mean=self.mean, std=self.std, unit=self.unit)
         tree = replace(plain.quadtree, patch_size=self.side)
         return replace(plain, size=None, quadtree=tree).with_options(**{"size": self.size, **options})
 
@@ -133,7 +130,6 @@ def _of(name: str, model: nn.Module) -> Geometry:
         unit=facts.unit_of(model),
         size=facts.size_of(model),
         tokens=facts.stock_tokens(model, SimpleNamespace(image_processor=_images(name))),
-        crop=family.crop if family else "patch",
         depth=len(list(layers.children())),
         width=tower.weight.shape[0],
         weights=sum(weight.numel() for weight in layers.parameters() if weight.ndim == 2),

@@ -11,7 +11,7 @@ from qlip.core.criteria import get_criterion
 from qlip.core.quadtree import Leaves
 from qlip.files import replacing_file
 from qlip.images.processor import QlipImageProcessor
-from qlip.images.read import read_image, shortest_edge_shape
+from qlip.images.read import read_image
 from qlip.tools.config import ShowConfig
 from qlip.tools.geometry import Geometry, read_geometry
 from qlip.tools.loss import downscale, edges_kept, fine_edges, grey, similarity
@@ -103,19 +103,9 @@ def see(picture: Image.Image, settings: QlipImageProcessor) -> Seen:
     if whole.size != view.size:
         factor = min(whole.size) / min(view.size)
         size = (round(view.width * factor), round(view.height * factor))
-        whole = picture.resize(size, Image.Resampling.BICUBIC, box=_part(picture, view, fitted))
+        whole = picture.resize(size, Image.Resampling.BICUBIC)
     grids = [each.grid(picture.height, picture.width) for each in (uniform, own)]
     return Seen(whole, view, leaves, *grids)
-
-
-def _part(picture: Image.Image, view: Image.Image, settings: QlipImageProcessor) -> tuple[float, float, float, float]:
-    """The part of a picture that a view shows, whose borders are trimmed to whole patches: left, top, right, bottom in pixels."""
-    if settings.crop == "units" or settings.size is None:
-        return (0, 0, *picture.size)
-    height, width = shortest_edge_shape(picture.height, picture.width, settings.size)
-    left, top = (width - view.width) // 2, (height - view.height) // 2
-    across, down = picture.width / width, picture.height / height
-    return left * across, top * down, (left + view.width) * across, (top + view.height) * down
 
 
 def draw(seen: Seen, geometry: Geometry) -> Image.Image:

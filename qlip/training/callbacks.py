@@ -1,5 +1,6 @@
 """What happens around the training step: projection, previews, and the closing table."""
 
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from PIL import Image, ImageDraw, ImageOps
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -62,7 +64,9 @@ class QuadtreePreview(L.Callback):
 
     @rank_zero_only
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Log the pictures."""
+        """Log the pictures; a run that goes on has them."""
+        if trainer.ckpt_path is not None:
+            return
         data = data_module_of(trainer)
         loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         assert data.val is not None, "QlipModule.setup has built the data"
@@ -70,9 +74,10 @@ class QuadtreePreview(L.Callback):
             for alpha in self.alphas:
                 processor = data.view.processor(self.size, alpha=alpha, criterion="derivative")
                 view, leaves = processor.view_and_leaves(file)
-                tag = f"quadtree/{file.stem}/alpha_{alpha:g}_tokens_{len(leaves)}_of_{leaves.grid[0] * leaves.grid[1]}"
+                picture = _captioned(draw_leaves(view, leaves), f"{len(leaves)} of {math.prod(leaves.grid)} tokens")
                 for logger in loggers:
-                    logger.experiment.add_image(tag, np.asarray(draw_leaves(view, leaves)), dataformats="HWC")
+                    tag = f"quadtree/{file.stem}/alpha_{alpha:g}"  # the same in every run, so that they can be compared
+                    logger.experiment.add_image(tag, np.asarray(picture), dataformats="HWC")
 
 
 class Summary(L.Callback):
@@ -110,7 +115,7 @@ class Summary(L.Callback):
         if trainer.sanity_checking:
             metrics = {k: v for k, v in _plain(trainer.callback_metrics).items() if k.startswith("val/")}
             self.before |= {k.removeprefix("val/"): v for k, v in metrics.items()}
-            for logger in trainer.loggers:
+            for logger in trainer.loggers if trainer.ckpt_path is None else ():  # a run that goes on has drawn them
                 logger.log_metrics(metrics, step=0)
 
     @rank_zero_only
@@ -149,6 +154,13 @@ class Summary(L.Callback):
             console.print(f'Use it     qlip.load("{folder}")', markup=False)
         for logger in trainer.loggers:  # Trainer.log_dir would wait for the other ranks
             console.print(f"Logs       {logger.log_dir}    tensorboard --logdir {logger.root_dir}")
+
+
+def _captioned(picture: Image.Image, text: str) -> Image.Image:
+    """A picture with a line of text below."""
+    captioned = ImageOps.expand(picture, (0, 0, 0, 22), "white")
+    ImageDraw.Draw(captioned).text((4, picture.height + 3), text, fill="black", font_size=14)
+    return captioned
 
 
 def _plain(metrics: Mapping[str, Tensor]) -> dict[str, float]:

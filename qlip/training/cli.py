@@ -3,6 +3,7 @@
 import re
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,10 +16,12 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 from qlip.configs import find
 from qlip.structured import check_configs
 from qlip.training.callbacks import QuadtreePreview, Summary
+from qlip.training.checkpoint import read_checkpoint
 from qlip.training.data import QlipDataModule
 from qlip.training.export import ZooExport
 from qlip.training.module import QlipModule
-from qlip.training.resume import LOGS, ConfigError, check_path, newest_run, refuse_differences, refuse_overrides
+from qlip.training.resume import CONFIG, LOGS, ConfigError, check_path, newest_run, refuse_differences, refuse_overrides
+from qlip.training.screen import ProgressBar, RunLogger
 
 PRECISIONS = ("32-true", "bf16-mixed", "32", "bf16")  # the last two are other names of the first
 BARE = (
@@ -26,6 +29,7 @@ BARE = (
     "num_sanity_val_steps",
     "enable_model_summary",
 )  # our defaults that a bare trainer takes none of
+RUN_LOGGER = f"{RunLogger.__module__}.{RunLogger.__qualname__}"
 VERBS = ("fit", "validate", "test", "predict")
 
 
@@ -47,7 +51,8 @@ class SaveRun(SaveConfigCallback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Save them, if this is a fit and there are logs."""
-        if stage == "fit" and trainer.loggers:
+        kept = trainer.loggers and trainer.log_dir and Path(trainer.log_dir, CONFIG).is_file()  # the run goes on
+        if stage == "fit" and trainer.loggers and not kept:
             super().setup(trainer, pl_module, stage)
 
 
@@ -99,10 +104,13 @@ class QlipCLI(LightningCLI):
             config["logger"] = config["logger"] if isinstance(config["logger"], bool) else None
         written = config["enable_checkpointing"] is not False and not config["barebones"]
         callbacks = [callback for callback in callbacks if written or not isinstance(callback, ModelCheckpoint)]
-        logged = config["logger"] not in (None, False) or config["fast_dev_run"]
-        if not logged:
-            kept = [each for each in self.trainer_defaults["callbacks"] if not isinstance(each, LearningRateMonitor)]
-            self.trainer_defaults = {**self.trainer_defaults, "callbacks": kept}
+        unwanted: tuple[type[Callback], ...] = ()
+        if config["logger"] in (None, False) and not config["fast_dev_run"]:
+            unwanted += (LearningRateMonitor,)
+        if config["enable_progress_bar"] is False or config["barebones"]:
+            unwanted += (ProgressBar,)
+        kept = [each for each in self.trainer_defaults["callbacks"] if not isinstance(each, unwanted)]
+        self.trainer_defaults = {**self.trainer_defaults, "callbacks": kept}
         return super()._instantiate_trainer(config, callbacks)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -119,6 +127,10 @@ class QlipCLI(LightningCLI):
             if verb == "fit":
                 refuse_differences(run, asked)
                 super().parse_arguments(parser, [verb, f"--config={run.config}", f"--ckpt_path={path}"])
+                logger = self.config[verb].trainer.logger
+                if getattr(logger, "class_path", None) == RUN_LOGGER:
+                    logger.init_args.version = run.folder.name
+                    logger.init_args.purge_step = read_checkpoint(path)["global_step"]
         check_path(path)
         refuse_overrides(path, asked.get("model"))
         self.config[verb].ckpt_path = path
@@ -162,12 +174,12 @@ def run(args: list[str], prog: str) -> None:
             save_config_callback=SaveRun,
             trainer_defaults={
                 "max_epochs": 100,
-                "logger": {"class_path": "TensorBoardLogger", "init_args": {"save_dir": ".", "name": str(LOGS)}},
+                "logger": {"class_path": RUN_LOGGER, "init_args": {"save_dir": ".", "name": str(LOGS)}},
                 "log_every_n_steps": 10,
                 "use_distributed_sampler": False,  # our sampler shares out its batches itself
                 "num_sanity_val_steps": -1,  # a whole validation before the first step: the "before" of the closing table
                 "enable_model_summary": False,
-                "callbacks": [LearningRateMonitor("step"), Summary(f"{command} fit --ckpt_path last")],
+                "callbacks": [ProgressBar(), LearningRateMonitor("step"), Summary(f"{command} fit --ckpt_path last")],
             },
             parser_kwargs={"prog": prog, "exit_on_error": False, **parsers},
         )

@@ -175,7 +175,11 @@ def test_pictures_that_cannot_be_had_are_named(pair, tmp_path):
 
 @pytest.mark.parametrize("size", [224, None])
 def test_the_most_an_image_of_a_size_can_cost(pair, size):
-    most = pair[1]._get_num_multimodal_tokens(image_sizes=[(240, 360), (100, 100)], size=size).num_image_tokens
+    most = (
+        pair[1]
+        ._get_num_multimodal_tokens(image_sizes=[(240, 360), (100, 100)], size=size, crop="patch")
+        .num_image_tokens
+    )
     grids = [paper_grid(360, 240, size), paper_grid(100, 100, size)]
     assert most == [h * w for h, w in grids]
     limited = pair[1]._get_num_multimodal_tokens(image_sizes=[(240, 360)], size=size, max_tokens=90).num_image_tokens

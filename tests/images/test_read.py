@@ -291,7 +291,11 @@ def test_damaged_files_are_read_or_are_one_os_error(seed, tmp_path):
         (np.full((4, 4), -0.5), ValueError, "not normalised: qlip normalises"),
         (np.full((4, 4), np.nan), ValueError, "got floats from nan to nan.*every value finite"),
         (np.full((4, 4), np.inf), ValueError, "got floats from inf to inf.*every value finite"),
-        (RGB.astype(np.float32), ValueError, "got floats from 0 to 255.*values in 0..255 are taken as uint8"),
+        (
+            RGB.astype(np.float32),
+            ValueError,
+            "got floats from 0 to 255.*for values in 0..255, do_rescale=True of a converted processor",
+        ),
         (Image.fromarray(GREY).convert("F"), ValueError, "got floats from 0 to 255"),
         (
             Image.fromarray(GREY).convert("I"),

@@ -28,7 +28,7 @@ def test_a_sheet_of_three_panels_in_the_current_folder(name, pictures, tmp_path,
     main(["show", str(pictures / f"{name}.png"), "--size", "112", "--max-tokens", "30"])
     line = capsys.readouterr().out
     width, height = Image.open(tmp_path / f"{name}-qlip.png").size
-    assert f"{name}.png: {'28 tokens' if name == 'wide' else ''}" in line
+    assert f"{name}.png: {'29 tokens' if name == 'wide' else ''}" in line
     assert "stock 576" in line
     assert line.strip().endswith(f"written to {name}-qlip.png")
     assert (width > height) == (name == "photo" or name == "wide")

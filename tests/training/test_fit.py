@@ -39,7 +39,9 @@ def assert_same_position(first: Path, second: Path) -> None:
     assert all(torch.equal(a[name], b[name]) for name in a.keys() | b.keys())
 
 
-def test_fit_leaves_logs_checkpoints_and_a_zoo_entry(fit_args: list[str], capsys: pytest.CaptureFixture) -> None:
+def test_fit_leaves_logs_checkpoints_and_a_zoo_entry(
+    fit_args: list[str], photos: Path, capsys: pytest.CaptureFixture
+) -> None:
     main(["fit", *fit_args])
     events = EventAccumulator("lightning_logs/version_0").Reload()
     scalars = set(events.Tags()["scalars"])
@@ -47,7 +49,9 @@ def test_fit_leaves_logs_checkpoints_and_a_zoo_entry(fit_args: list[str], capsys
     assert {f"train/{x}" for x in losses | {"tokens_per_image", "position_grad_norm", "offgrid"}} <= scalars
     assert {f"val/{x}" for x in losses | {"offgrid"}} | {f"val/cos_cls_{n}" for n in (42, 56, 84)} <= scalars
     assert "lr-Adam" in scalars
-    assert any(tag.startswith("quadtree/") for tag in events.Tags()["images"])
+    names = sorted(path.stem for path in photos.glob("val/*"))[:2]
+    assert set(events.Tags()["images"]) == {f"quadtree/{name}/alpha_{a}" for name in names for a in (0.1, 0.5, 1)}
+    assert not scalars & {"epoch", "hp_metric"}
     config = yaml.safe_load(Path("lightning_logs/version_0/config.yaml").read_text())
     assert (config["trainer"]["max_epochs"], config["model"]["lr"]) == (2, 7.5e-5)
 
@@ -134,7 +138,13 @@ def test_a_killed_run_goes_on_and_ends_where_an_unkilled_one_ends(
     resumed = run("fit", "--ckpt_path=last")
     assert resumed.returncode == 0, resumed.stderr
     assert "not resumable" not in resumed.stderr
-    assert checkpoint(Path("lightning_logs/version_1/checkpoints/last.ckpt"))["global_step"] == 60
+    assert os.listdir("lightning_logs") == ["version_0"]
+    assert checkpoint(LAST)["global_step"] == 60
+    curves = EventAccumulator("lightning_logs/version_0").Reload()
+    for tag, least in (("train/l_cls", 59), ("val/l_cls", 12)):  # a signal may fall between a step and its point
+        steps = [event.step for event in curves.Scalars(tag)]
+        assert steps == sorted(set(steps))
+        assert len(steps) >= least
     assert_same_position(unkilled, Path("checkpoints/tiny-last"))
 
 

@@ -7,13 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 from qlip.cli import main
 from qlip.training.resume import ConfigError, newest_run
 from qlip.zoo.config import ZooConfig
-
-LAST = "lightning_logs/version_{}/checkpoints/last.ckpt"
 
 
 def entry(name: str) -> ZooConfig:
@@ -50,6 +47,7 @@ def test_the_newest_run_is_the_one_that_was_started_last(tmp_path: Path) -> None
 
 def test_last_goes_on_with_the_options_of_its_run(fit_args: list[str]) -> None:
     main(["fit", *fit_args])
+    options = Path("lightning_logs/version_0/config.yaml").read_text()
     others = {
         "--data.max_size=56": "--data.max_size 56 (the run has 84)",
         "--trainer.max_epochs=3": "--trainer.max_epochs 3 (the run has 2)",
@@ -59,14 +57,9 @@ def test_last_goes_on_with_the_options_of_its_run(fit_args: list[str]) -> None:
         with pytest.raises(SystemExit, match=re.escape(message)):
             main(["fit", "--ckpt_path=last", option])
     main(["fit", *fit_args, "--ckpt_path=last"])
-    runs = [yaml.safe_load(Path(f"lightning_logs/version_{i}/config.yaml").read_text()) for i in range(2)]
-    assert runs[1].pop("ckpt_path") == LAST.format(0)
-    assert runs[0].pop("ckpt_path") is None
-    assert [run["model"]["loss"].pop("target") for run in runs] == [
-        None,
-        "image_embeds",
-    ]  # the checkpoint has what None meant
-    assert runs[0] == runs[1]
+    assert os.listdir("lightning_logs") == ["version_0"]
+    assert Path("lightning_logs/version_0/config.yaml").read_text() == options
+    assert Path("lightning_logs/version_0/checkpoints/last.ckpt").is_file()
     assert sorted(os.listdir("checkpoints")) == ["tiny", "tiny-last"]
 
 

@@ -210,7 +210,7 @@ def _budget_lines(kinds: dict[tuple[str, str, str], list[Result]]) -> dict[int |
     """Curves of the cells with a token budget, by size and criterion; where a size has two criteria or more."""
     sizes: dict[int | str, dict[str, figures.Curve]] = {}
     for (criterion, crop, position), cells in sorted(kinds.items()):
-        if crop in ("model", "patch") and not position:
+        if crop != "square" and not position:
             for curve in figures.curves(run for run in cells if run.cell.max_tokens is not None):
                 sizes.setdefault(curve.size, {})[criterion] = curve
     return {size: lines for size, lines in sizes.items() if len(lines) > 1}

@@ -179,7 +179,7 @@ def budget_table(group: Group, name: str, size: int | str) -> Table:
     runs: dict[tuple[int, str], Result] = {}
     for run in sorted(group.cells, key=lambda run: run.cell.seed):
         cell = run.cell
-        plain = cell.crop in ("model", "patch") and not cell.position and run.size == size
+        plain = cell.crop != "square" and not cell.position and run.size == size
         if plain and cell.max_tokens is not None:
             runs.setdefault((cell.max_tokens, cell.criterion), run)
     rows = []

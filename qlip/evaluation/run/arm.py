@@ -17,13 +17,14 @@ from qlip.evaluation.names import Dtype, Style
 from qlip.evaluation.run.prompts import prompt
 from qlip.evaluation.run.stock import StockProcessor
 from qlip.families import FAMILIES, Converted
-from qlip.images.read import ImageLike, check_size, pad_to_square, to_rgb
+from qlip.images.pixels import PerImage
+from qlip.images.read import ImageLike, as_list, check_size, pad_to_square, to_rgb
 from qlip.shipped import shipped
 from qlip.towers.hub import NO_CODE, read_config
 from qlip.towers.load import load_whole
 from qlip.zoo.position_file import saved_position
 
-Value = Tensor | list[Any]  # a list where a converted processor makes one: a pair or the leaves of each image
+Value = Tensor | PerImage  # the latter of a converted processor: a pair or the leaves of each image
 Inputs = Mapping[str, Value]  # what a processor returns and a model takes, by the names of the family
 
 # What a processor returns a value for each token of; everything else is about images.
@@ -68,30 +69,34 @@ class Arm:
         self.stock = StockProcessor(stock or processor, model.config.image_token_id)
         self.pad_id = processor.tokenizer.pad_token_id
 
-    def prompt(self, question: str, style: Style) -> str:
+    def prompt(self, question: str, style: Style, images: int = 1) -> str:
         """The question in the model's own frame, see `qlip.evaluation.run.prompts.prompt`."""
-        return prompt(self.model, self.processor, question, style)
+        return prompt(self.model, self.processor, question, style, images)
 
-    def prepare(self, image: ImageLike, text: str, seed: int) -> PreparedQuestion:
-        """Picture and prompt, the picture's mark included; ``seed`` decides what a random criterion draws."""
-        picture = to_rgb(image)
-        baseline_tokens = self.stock.tokens(*picture.size)
-        options = self._scaling(*picture.size)
+    def prepare(self, images: ImageLike | Sequence[ImageLike], text: str, seed: int) -> PreparedQuestion:
+        """A picture, or several or none, and the prompt with their marks; ``seed`` decides what a random criterion draws."""
+        pictures = [to_rgb(image) for image in as_list(images)]
+        sizes = [picture.size for picture in pictures]
+        baseline_tokens = sum(self.stock.tokens(*size) for size in sizes)
+        options = self._scaling(sizes)
         if self.vision.baseline == "pad":
-            picture = pad_to_square(picture, tuple(self.processor.image_processor.image_mean))
+            colour = tuple(self.processor.image_processor.image_mean)
+            pictures = [pad_to_square(picture, colour) for picture in pictures]
         begin = self.processor.tokenizer.bos_token
         once = {"add_special_tokens": False} if begin and text.startswith(begin) else {}  # templates may write it
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            output = self.processor(images=[picture], text=[text], return_tensors="pt", **once, **options)
+            output = self.processor(
+                images=[pictures] if pictures else None, text=[text], return_tensors="pt", **once, **options
+            )
         inputs = {name: value for name, value in output.items() if name != "labels"}  # PaliGemma's, for training
         return PreparedQuestion(inputs, self.stock.count(inputs["input_ids"][0]), baseline_tokens)
 
-    def _scaling(self, width: int, height: int) -> dict[str, object]:
-        """Options of the call with which the stock model keeps to a budget."""
-        if self.vision.baseline != "own" or self.vision.max_tokens is None:
+    def _scaling(self, sizes: Sequence[tuple[int, int]]) -> dict[str, object]:
+        """Options of the call with which the stock model keeps each picture to a budget."""
+        if self.vision.baseline != "own" or self.vision.max_tokens is None or not sizes:
             return {}
-        return {"images_kwargs": dict(self.stock.within(self.vision.max_tokens, width, height))}
+        return {"images_kwargs": dict(self.stock.within(self.vision.max_tokens, *sizes))}
 
     def cost(self, width: int, height: int) -> int:
         """The most image tokens that a picture can take, from its size alone; what batches are sorted by.
@@ -113,8 +118,11 @@ class Arm:
         """Prompts padded on the left, images side by side: what ``generate`` takes."""
         longest = max(len(item.input_ids) for item in items)
         batch: dict[str, Value] = {}
-        for name in items[0].inputs:
-            values = [item.inputs[name] for item in items]
+        for name in dict.fromkeys(name for item in items for name in item.inputs):
+            if name in TOKEN_WISE:
+                values = [item.inputs.get(name, torch.zeros_like(item.input_ids)[None]) for item in items]
+            else:
+                values = [item.inputs[name] for item in items if name in item.inputs]  # words alone have no images
             tensors = [value for value in values if isinstance(value, Tensor)]
             if name in TOKEN_WISE:
                 fill = self.pad_id if name == "input_ids" else 0
@@ -122,12 +130,18 @@ class Arm:
             elif tensors:
                 batch[name] = _side_by_side(tensors, FILL.get(name, 0))
             else:
-                batch[name] = [each for value in values for each in value]
+                batch[name] = PerImage(each for value in values for each in value)
         return batch
 
     def to(self, inputs: Inputs, device: torch.device | str) -> dict[str, Value]:
         """Inputs on a device, dense pixels in the model's dtype: stock models leave that to the caller."""
-        return {name: _to(value, device, self.model.dtype) for name, value in inputs.items()}
+        dtype = self.model.dtype  # for what stands alone: a converted model casts pairs for itself
+        return {
+            name: value.to(device, dtype)
+            if isinstance(value, Tensor) and value.is_floating_point()
+            else value.to(device)
+            for name, value in inputs.items()
+        }
 
     def generate(self, inputs: Inputs, max_new_tokens: int) -> list[str]:
         """Greedy answers to a batch, see `collate`."""
@@ -152,15 +166,6 @@ def _side_by_side(tensors: Sequence[Tensor], fill: int) -> Tensor:
         missing = [most - have for most, have in zip(shape, tensor.shape[1:], strict=True)]
         padded.append(F.pad(tensor, [edge for extra in reversed(missing) for edge in (0, extra)], value=fill))
     return torch.cat(padded)
-
-
-def _to(value: Any, device: torch.device | str, dtype: torch.dtype) -> Any:
-    """Move tensors, in lists of pairs too, and cast those that stand alone: a converted model casts pairs for itself."""
-    if isinstance(value, Tensor):
-        return value.to(device, dtype if value.is_floating_point() else None)
-    if isinstance(value, list | tuple):
-        return type(value)(each.to(device) if isinstance(each, Tensor) else _to(each, device, dtype) for each in value)
-    return value
 
 
 @lru_cache(maxsize=1)  # the cells of a sweep share the model, which takes minutes to read
@@ -215,7 +220,7 @@ def load_arm(source: str, vision: Vision, revision: str | None = None, dtype: Dt
         position=vision.position or saved_position(source),
         quadtree=Quadtree(vision.alpha, vision.criterion, vision.max_tokens, cover=vision.cover),
         size=vision.size,
-        crop=None if vision.crop == "model" else vision.crop,
+        crop=vision.crop,
         fit=vision.fit,
         weighting=vision.weighting,
     )

@@ -5,10 +5,12 @@
 lmms-eval finds it through the entry point ``lmms_eval.models``. Prompts, data and parsers are the harness's own there.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from itertools import takewhile
 from typing import Any, Protocol, TypedDict
 
 import torch
+from accelerate import Accelerator
 from lmms_eval.api.model import lmms
 from lmms_eval.models.registry_v2 import ModelManifest
 from torch import nn
@@ -18,6 +20,7 @@ from qlip.evaluation.names import Dtype
 from qlip.evaluation.run.arm import load_arm
 from qlip.images.read import ImageLike
 
+AUTO = 64  # questions that ``batch_size=auto`` begins with
 MANIFEST = ModelManifest("qlip", simple_class_path="qlip.evaluation.run.harness.QlipLlava")
 
 
@@ -29,9 +32,9 @@ class Generation(TypedDict, total=False):
 
 
 class Request(Protocol):
-    """A question of lmms-eval: its prompt, how to generate, how to find the images of a document, and which document."""
+    """A question of lmms-eval: its prompt, how to generate, how to find the images of a document, if any, and which document."""
 
-    args: tuple[str, Generation, Callable[[object], list[ImageLike]], int, str, str]
+    args: tuple[str, Generation, Callable[[object], list[ImageLike] | None], int, str, str]
 
 
 class QlipLlava(lmms):
@@ -41,8 +44,10 @@ class QlipLlava(lmms):
         pretrained: Hub id or folder of a model of a family in docs/models.md.
         revision: Commit, branch or tag of a Hub id; the newest commit if not given.
         dtype: Number format that the weights are loaded in: float32, bfloat16 or float16.
-        device: Device to compute on, as torch names it.
-        batch_size: Number of questions in a batch.
+        device: Device to compute on, as torch names it; started by ``accelerate launch``, each process takes its own.
+        batch_size: Number of questions in a batch; ``auto`` halves it whenever memory ends.
+        max_batch_size: What ``auto`` begins with, 64 if not given.
+        force_simple: What lmms-eval adds on its own; it has no meaning here.
         vision: Fields of `Vision`: baseline, position, size, crop, alpha, max_tokens, criterion, cover, fit, weighting, seed.
     """
 
@@ -53,45 +58,55 @@ class QlipLlava(lmms):
         dtype: Dtype = "bfloat16",
         device: str = "cuda",
         batch_size: int | str = 1,
+        max_batch_size: int | None = None,
+        force_simple: bool = False,
         **vision: Any,
     ) -> None:
         super().__init__()
-        harness = {"max_batch_size", "force_simple"}  # what lmms-eval adds on its own
-        fields = {name: value for name, value in vision.items() if name not in harness}
-        unknown = sorted(fields.keys() - Vision.__dataclass_fields__.keys())
+        unknown = sorted(vision.keys() - Vision.__dataclass_fields__.keys())
         if unknown:
             raise ValueError(f"model_args: got {', '.join(unknown)}; takes {', '.join(Vision.__dataclass_fields__)}")
-        self.arm = load_arm(pretrained, Vision(**fields), revision, dtype)
+        self.accelerator = Accelerator()  # lmms-eval deals the questions out among processes, and gathers with it
+        self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
+        self.device = self.accelerator.device if self._world_size > 1 else torch.device(device)
+        self.halving = str(batch_size).startswith("auto")
+        self.batch_size = int(max_batch_size or AUTO) if self.halving else int(batch_size)
+        self.arm = load_arm(pretrained, Vision(**vision), revision, dtype)
         model: nn.Module = self.arm.model
-        model.to(device)
-        self.where, self.batch_size = device, int(batch_size)
+        model.to(self.device)
 
     def generate_until(self, requests: list[Request]) -> list[str]:
-        """Greedy answers, in the order of the requests; those that are to be generated alike share a batch."""
+        """Greedy answers, in the order of the requests; neighbours that are to be generated alike share a batch.
+
+        Raises:
+            torch.OutOfMemoryError: if a batch does not fit and its size is fixed, or a single question does not.
+        """
         answers: list[str] = []
-        for batch in self._batches(requests):
-            answers += self._answer(batch)
+        while len(answers) < len(requests):
+            first, *others = requests[len(answers) : len(answers) + self.batch_size]
+            batch = [first, *takewhile(lambda other: other.args[1] == first.args[1], others)]  # noqa: B023  used at once
+            if not self._fits(batch, answers):
+                self.batch_size = len(batch) // 2
         return answers
 
-    def _batches(self, requests: list[Request]) -> Iterator[list[Request]]:
-        """Neighbours that are to be generated alike, at most ``batch_size`` of them."""
-        batch: list[Request] = []
-        for request in requests:
-            if batch and (len(batch) == self.batch_size or request.args[1] != batch[0].args[1]):
-                yield batch
-                batch = []
-            batch.append(request)
-        if batch:
-            yield batch
+    def _fits(self, batch: list[Request], answers: list[str]) -> bool:
+        """Append the answers to a batch, unless memory ends and the batch may be halved."""
+        try:
+            answers += self._answer(batch)
+        except torch.OutOfMemoryError:
+            if not self.halving or len(batch) == 1:
+                raise
+            return False
+        return True
 
     @torch.no_grad()
     def _answer(self, batch: list[Request]) -> list[str]:
         items = []
         for context, _, to_visual, document, task, split in (request.args for request in batch):
-            (image,) = to_visual(self.task_dict[task][split][document])
+            images = to_visual(self.task_dict[task][split][document]) or []
             question = context.replace("<image>", "").strip()
-            items.append(self.arm.prepare(image, self.arm.prompt(question, "llava"), 0))
-        inputs = self.arm.to(self.arm.collate(items), self.where)
+            items.append(self.arm.prepare(images, self.arm.prompt(question, "llava", len(images)), 0))
+        inputs = self.arm.to(self.arm.collate(items), self.device)
         generation = batch[0].args[1]
         tokens = self.arm.model.generate(
             **inputs, max_new_tokens=generation.get("max_new_tokens", 128), do_sample=False

@@ -28,7 +28,7 @@ class StockProcessor:
         lined = hasattr(processor, "image_break_token_id")  # Pixtral ends every line, and so pays for them
         self.token_ids = torch.tensor(processor.image_token_ids if lined else [placeholder_id])
         self._counts: dict[tuple[int, int], int] = {}
-        self._options: dict[tuple[int, int, int], Options] = {}
+        self._options: dict[tuple[int, frozenset[tuple[int, int]]], Options] = {}
 
     def count(self, input_ids: Any) -> int:
         """Image tokens of a prompt, ``(L,)``."""
@@ -40,19 +40,23 @@ class StockProcessor:
             self._counts[width, height] = self._count(width, height, {})
         return self._counts[width, height]
 
-    def within(self, budget: int, width: int, height: int) -> Options:
-        """Options of the image processor with which a picture takes at most ``budget`` tokens: it is scaled down.
+    def within(self, budget: int, *sizes: tuple[int, int]) -> Options:
+        """Options of the image processor with which pictures take at most ``budget`` tokens each: they are scaled down.
+
+        Args:
+            budget: Tokens of a picture.
+            sizes: Width and height of each.
 
         Raises:
-            ValueError: if pictures have one size for this model, or the budget is too small for this one.
+            ValueError: if pictures have one size for this model, or the budget is too small for one of these.
         """
-        key = (budget, width, height)
+        key = (budget, frozenset(sizes))
         if key not in self._options:
             self._options[key] = self._within(*key)
         return self._options[key]
 
-    def _within(self, budget: int, width: int, height: int) -> Options:
-        if self.tokens(width, height) <= budget:
+    def _within(self, budget: int, sizes: frozenset[tuple[int, int]]) -> Options:
+        if all(self.tokens(*size) <= budget for size in sizes):
             return {}
         ladder = _ladder(self.processor.image_processor, budget)
         if not ladder:
@@ -60,10 +64,11 @@ class StockProcessor:
                 f"max_tokens: got {budget} for the stock model, whose {type(self.processor).__name__} has no option that "
                 f"bounds the tokens of a picture; leave it out"
             )
-        fitting = bisect_right(ladder, budget, key=lambda options: self._count(width, height, options))
+        fitting = bisect_right(ladder, budget, key=lambda options: max(self._count(*size, options) for size in sizes))
         if not fitting:
+            pixels = ", ".join(f"{width} x {height}" for width, height in sorted(sizes))
             raise ValueError(
-                f"max_tokens: got {budget}, fewer than the stock model takes for a picture of {width} x {height} pixels"
+                f"max_tokens: got {budget}, fewer than the stock model takes for a picture of {pixels} pixels"
             )
         return ladder[fitting - 1]
 

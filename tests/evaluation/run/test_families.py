@@ -183,6 +183,27 @@ def test_pictures_of_different_budgets_share_a_batch(tmp_path):
         assert (row[-len(own) :] - own).abs().max() < 1e-4
 
 
+@pytest.mark.parametrize("baseline", ["own", None])
+@torch.no_grad()
+def test_questions_about_several_pictures_share_a_batch(family, folder, baseline):
+    budget = BUDGET if baseline is None or family in FREE else None
+    arm = load_arm(str(folder), Vision(baseline=baseline, max_tokens=budget))
+    pictures = [scene(500, 300, 0), scene(280, 420, 1)]
+    items = [
+        arm.prepare(given, arm.prompt("what is there", "llava", len(given)), 0) for given in (pictures, pictures[:1])
+    ]
+    alone = [arm.prepare(picture, arm.prompt("what is there", "llava"), 0) for picture in pictures]
+    assert items[0].baseline_tokens == sum(item.baseline_tokens for item in alone)
+    if baseline is None:
+        assert items[0].tokens == sum(item.tokens for item in alone)
+    assert items[0].tokens <= 2 * (budget or items[0].tokens)
+    assert items[0].tokens > items[1].tokens
+    logits = arm.model(**arm.collate(items)).logits
+    for item, row in zip(items, logits, strict=True):
+        own = arm.model(**item.inputs).logits[0]
+        assert (row[-len(own) :] - own).abs().max() < 1e-3
+
+
 def test_crop_and_pad_are_llavas(family, folder, data, tmp_path):
     with pytest.raises(SystemExit, match=r"baseline: got 'pad', which is for LLaVA-1.5; for a .* takes 'own'"):
         vqa(folder, data, tmp_path, baseline="pad")

@@ -57,7 +57,7 @@ def test_a_budget_holds_and_is_used(name: str) -> None:
     for width, height in SIZES:
         own = stock.tokens(width, height)
         for budget in (75, 150):
-            options = stock.within(budget, width, height)
+            options = stock.within(budget, (width, height))
             count = stock._count(width, height, options)
             assert count <= budget
             assert (count == own) == (own <= budget)
@@ -65,9 +65,18 @@ def test_a_budget_holds_and_is_used(name: str) -> None:
     assert min(used) > (0.3 if name == "Idefics3" else 0.7)  # its tiles are 25 tokens each
 
 
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_a_budget_holds_for_each_of_several_pictures(name: str) -> None:
+    stock = StockProcessor(PROCESSORS[name](), PLACEHOLDER)
+    options = stock.within(75, *SIZES)
+    counts = [stock._count(*size, options) for size in SIZES]
+    assert max(counts) <= 75
+    assert options in [stock.within(75, size) for size in SIZES]  # that of the one that needs most
+
+
 def test_a_budget_below_one_tile_is_refused() -> None:
     stock = StockProcessor(smolvlm(), PLACEHOLDER)
     with pytest.raises(
         ValueError, match="max_tokens: got 9, fewer than the stock model takes for a picture of 1000 x 300"
     ):
-        stock.within(9, 1000, 300)
+        stock.within(9, (1000, 300))
