@@ -18,6 +18,7 @@ from qlip.images.fetch import fetched
 from qlip.images.pixels import PerImage, pack
 from qlip.images.processor import PROCESSOR_FILE, QlipImageProcessor
 from qlip.images.read import ImageLike, open_picture, to_pixels
+from qlip.towers.hub import NO_CODE
 
 Images = ImageLike | Sequence[ImageLike] | Sequence[Sequence[ImageLike]]
 
@@ -167,7 +168,9 @@ class ConvertedImageProcessor(LeafImageProcessor):
             OSError: if there is no image processor, or no ``qlip.json`` with it.
         """
         settings = QlipImageProcessor.read(find_file(pretrained_model_name_or_path, PROCESSOR_FILE, kwargs))
-        return cls.convert(AutoImageProcessor.from_pretrained(pretrained_model_name_or_path, *args, **kwargs), settings)
+        options = {**NO_CODE, **kwargs}
+        images = AutoImageProcessor.from_pretrained(pretrained_model_name_or_path, *args, **options)
+        return cls.convert(images, settings)
 
 
 def save_beside(

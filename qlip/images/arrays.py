@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 Array = np.ndarray[Any, Any]
@@ -15,7 +16,7 @@ def to_numpy(tensor: Tensor) -> Array:
     """The values of a tensor; bfloat16, which numpy lacks, as float32."""
     try:
         tensor = tensor.detach().cpu()
-        return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+        return (tensor.float() if tensor.is_floating_point() and tensor.dtype != torch.float64 else tensor).numpy()
     except (RuntimeError, TypeError, NotImplementedError) as error:
         raise ValueError(
             f"image: got a tensor ({tensor.layout}, {tensor.dtype}, {tensor.device}) without readable values ({error}); takes "

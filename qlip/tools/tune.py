@@ -201,8 +201,8 @@ def _check_arms(record: Line, arms: Mapping[str, QlipImageProcessor], journal: J
     Raises:
         DamagedFileError: if not.
     """
-    values = {"ssim": float, "edges": float | None, "words": float | None}
-    kinds = {PLAIN: values, **{name: {"tokens": int, **values} for name in arms}}
+    values: dict[str, Any] = {"ssim": float, "edges": float | None, "words": float | None}
+    kinds: dict[str, dict[str, Any]] = {PLAIN: values, **{name: {"tokens": int, **values} for name in arms}}
     try:
         held = check_fields(record["arms"], record["id"], dict.fromkeys(kinds, dict))
         for name, kind in kinds.items():
