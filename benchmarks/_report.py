@@ -76,6 +76,25 @@ def write_section(name: str, text: str, page: Path = REPORT) -> None:
     print(f"{text.strip()}\n\nwritten to {page.relative_to(page.parents[1])}")
 
 
+def summarise(*rows: tuple[str, str, str, str, str]) -> None:
+    """Put rows into the table on top of the page, each in place of the one of the same name.
+
+    Args:
+        rows: What was measured, ours, what it is compared with, ours as parts of that, and what is wanted.
+    """
+    page = REPORT.read_text()
+    block = re.search("<!-- summary -->(.*?)<!-- /summary -->", page, flags=re.DOTALL)
+    lines = block[1].strip().splitlines()[2:] if block else []
+    held = {cells[0]: cells for cells in ([cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines)}
+    held |= {row[0]: list(row) for row in rows}
+    text = table(["", "ours", "compared with", "ratio", "wanted"], list(held.values()))
+    section = f"<!-- summary -->\n{text}\n<!-- /summary -->"
+    if block is None:
+        title, _, rest = page.partition("\n")
+        page = f"{title}\n\n{section}\n{rest}"
+    REPORT.write_text(page.replace(block[0], section) if block else page)
+
+
 def write_for(device: str, name: str, text: str) -> None:
     """Write a section for this kind of machine; the other kind keeps its own, or says that there is none yet."""
     report = REPORT.read_text() if REPORT.exists() else ""
