@@ -12,7 +12,8 @@ from PIL import Image
 from torch import Tensor
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-from qlip.images.read import centre_crop, normalise
+from qlip.images.read import to_pixels
+from qlip.images.resize import centre_crop, normalise
 
 REPORT = Path(__file__).parents[1] / "docs" / "performance.md"
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")  # those that come inside scikit-image's wheel, in colour
@@ -23,7 +24,7 @@ def photograph(name: str, height: int, width: int) -> Tensor:
     image = Image.fromarray(getattr(skimage.data, name)())
     scale = max(height / image.height, width / image.width)
     image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
-    return normalise(centre_crop(image, height, width), OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)
+    return normalise(centre_crop(to_pixels(image), height, width), OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)
 
 
 def milliseconds(function: Callable[[], object], repeats: int) -> float:
@@ -73,6 +74,25 @@ def write_section(name: str, text: str, page: Path = REPORT) -> None:
     page.parent.mkdir(exist_ok=True)
     page.write_text(report if found else f"{report.rstrip()}\n\n{section}\n")
     print(f"{text.strip()}\n\nwritten to {page.relative_to(page.parents[1])}")
+
+
+def summarise(*rows: tuple[str, str, str, str, str]) -> None:
+    """Put rows into the table on top of the page, each in place of the one of the same name.
+
+    Args:
+        rows: What was measured, ours, what it is compared with, ours as parts of that, and what is wanted.
+    """
+    page = REPORT.read_text()
+    block = re.search("<!-- summary -->(.*?)<!-- /summary -->", page, flags=re.DOTALL)
+    lines = block[1].strip().splitlines()[2:] if block else []
+    held = {cells[0]: cells for cells in ([cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines)}
+    held |= {row[0]: list(row) for row in rows}
+    text = table(["", "ours", "compared with", "ratio", "wanted"], list(held.values()))
+    section = f"<!-- summary -->\n{text}\n<!-- /summary -->"
+    if block is None:
+        title, _, rest = page.partition("\n")
+        page = f"{title}\n\n{section}\n{rest}"
+    REPORT.write_text(page.replace(block[0], section) if block else page)
 
 
 def write_for(device: str, name: str, text: str) -> None:

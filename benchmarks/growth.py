@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import skimage.data
 import torch
-from _report import REPORT, machine, table, write_section
+from _report import REPORT, machine, summarise, table, write_section
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -202,6 +202,8 @@ def main() -> None:
     draw(measured, gigabyte).savefig(PLOT, dpi=110)
     header = ["", "grows", "ms, first", "ms, last", "MB, first", "MB, last", "slope", "copies"]
     write_section("growth", TEXT.format(machine(), repeats, table(header, rows), LIMIT, verdict))
+    steepest = max(rows, key=lambda row: float(row[-2]))
+    summarise(("steepest growth of time", steepest[0], "linear", f"exponent {steepest[-2]}", f"{LIMIT}"))
 
 
 TEXT = """## Growth

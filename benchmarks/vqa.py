@@ -1,4 +1,4 @@
-"""Questions a second: a stock LLaVA against the same one converted, at equal tokens and at half the tokens.
+"""How long a question takes: a stock LLaVA against the same one converted, at equal tokens, half and a quarter of them.
 
 Run as ``python benchmarks/vqa.py``: random weights in the shape of LLaVA-1.5-7B in bfloat16 where there is a GPU, a small
 model on a CPU; or on any folder or Hub id, ``python benchmarks/vqa.py llava-hf/llava-1.5-7b-hf``. Speed does not hang on what the weights
@@ -8,11 +8,13 @@ have learned, only on their shape.
 import sys
 import tempfile
 import time
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import skimage.data
 import torch
-from _report import PHOTOGRAPHS, machine, table, write_section
+from _report import PHOTOGRAPHS, machine, summarise, table, write_for
 from PIL import Image
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -34,6 +36,12 @@ BATCHES = (1, 8, 32)
 NEW_TOKENS = 8
 WORDS = 32000
 ROUNDS = 3
+ARMS = {
+    "stock": Vision(baseline="crop"),
+    "equal tokens": Vision(size=336, crop="square", criterion="uniform"),
+    "half the tokens": Vision(size=336, crop="square", max_tokens=288),
+    "a quarter": Vision(size=336, crop="square", max_tokens=144),
+}
 QUESTION = "is there a red circle in the picture ?\nAnswer the question using a single word or phrase."
 
 
@@ -70,70 +78,86 @@ def random_llava(folder: Path, large: bool) -> str:
     return str(folder)
 
 
-def questions_per_second(arm: Arm, pictures: list[Image.Image], batch: int) -> tuple[float, float]:
-    """Best of a few rounds, preprocessing not counted, and mean image tokens."""
-    text = arm.prompt(QUESTION, "llava")
-    items = [arm.prepare(pictures[i % len(pictures)], text, i) for i in range(batch)]
-    inputs = arm.to(arm.collate(items), arm.model.device)
-    best = float("inf")
-    for _ in range(1 + ROUNDS):
-        _wait()
-        start = time.perf_counter()
-        with torch.no_grad():
-            arm.model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
-        _wait()
-        best = min(best, time.perf_counter() - start)
-    return batch / best, sum(item.tokens for item in items) / batch
-
-
-def _wait() -> None:
-    if torch.cuda.is_available():
+def once(arm: Arm, inputs: Any, tokens: int, device: str) -> float:
+    """Seconds of an answer of so many tokens; on a CPU of processor time."""
+    clock = time.perf_counter if device == "cuda" else time.process_time
+    if device == "cuda":
         torch.cuda.synchronize()
+    start = clock()
+    with torch.inference_mode():
+        arm.model.generate(**inputs, max_new_tokens=tokens, do_sample=False)
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return clock() - start
 
 
-def measure(source: str, batches: tuple[int, ...]) -> list[list[str]]:
-    """A row an arm: tokens and questions a second for every batch size."""
-    gpu = torch.cuda.is_available()
+def measure(source: str, batches: tuple[int, ...], device: str) -> list[list[str]]:
+    """A row an arm and batch size: image tokens, milliseconds a question to the first token and to the last, and parts of the stock model's."""
     pictures = [Image.fromarray(getattr(skimage.data, name)()).convert("RGB") for name in PHOTOGRAPHS]
     arms = {
-        "stock": Vision(baseline="crop"),
-        "converted, equal tokens": Vision(size=336, crop="square", criterion="uniform"),
-        "converted, half the tokens": Vision(size=336, crop="square", max_tokens=288),
+        name: load_arm(source, vision, dtype="bfloat16" if device == "cuda" else "float32")
+        for name, vision in ARMS.items()
     }
-    rows, stock = [], {}
-    for name, vision in arms.items():
-        arm = load_arm(source, vision, dtype="bfloat16" if gpu else "float32")
-        arm.model.to("cuda" if gpu else "cpu")
-        speeds, tokens = [], 0.0
-        for batch in batches:
-            speed, tokens = questions_per_second(arm, pictures, batch)
-            stock.setdefault(batch, speed)
-            speeds.append(f"{speed:.2f} ({speed / stock[batch]:.2f}x)")
-        rows.append([name, f"{tokens:.0f}", *speeds])
-        print(*rows[-1], sep="\t", flush=True)
+    rows = []
+    for batch in batches:
+        took, tokens, prepared = {}, {}, {}
+        for name, arm in arms.items():
+            arm.model.to(device)
+            text = arm.prompt(QUESTION, "llava")
+            items = [arm.prepare(pictures[i % len(pictures)], text, i) for i in range(batch)]
+            prepared[name] = arm.to(arm.collate(items), arm.model.device)
+            tokens[name] = sum(item.tokens for item in items) / batch
+        for length, turn in product((1, NEW_TOKENS), range(1 + ROUNDS)):
+            for name, arm in arms.items():  # they take turns
+                seconds = once(arm, prepared[name], length, device)
+                if turn:
+                    took[name, length] = min(took.get((name, length), seconds), seconds)
+        for name in arms:
+            cells = [name, f"{tokens[name]:.0f}", str(batch)]
+            for length in (1, NEW_TOKENS):
+                ms, stock = took[name, length], took["stock", length]
+                cells += [f"{1000 * ms / batch:.1f}", f"{ms / stock:.2f}x"]
+            rows.append(cells)
+            print(*cells, sep="\t", flush=True)
     return rows
 
 
 def main() -> None:
-    gpu = torch.cuda.is_available()
+    """Measure on the GPU if there is one, and write the section."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         given = sys.argv[1] if len(sys.argv) > 1 else None
-        source = given or random_llava(Path(folder), gpu)
+        source = given or random_llava(Path(folder), device == "cuda")
         what = (
-            given or f"random weights in the shape of {'LLaVA-1.5-7B, bfloat16' if gpu else 'a small LLaVA, float32'}"
+            given
+            or f"random weights in the shape of {'LLaVA-1.5-7B, bfloat16' if device == 'cuda' else 'a small LLaVA, float32'}"
         )
-        batches = BATCHES if gpu or given else BATCHES[:2]
-        rows = measure(source, batches)
-    header = ["arm", "image tokens", *(f"batch {batch}" for batch in batches)]
-    write_section("vqa", TEXT.format(machine(), what, NEW_TOKENS, ROUNDS, table(header, rows)))
+        rows = measure(source, BATCHES if device == "cuda" or given else BATCHES[:2], device)
+    header = ["arm", "image tokens", "batch", "first token, ms", "ratio", "whole answer, ms", "ratio"]
+    where = "one thread, processor time" if device == "cpu" else "seconds on the clock"
+    title = "GPU" if device == "cuda" else "CPU"
+    write_for(device, "vqa", TEXT.format(title, machine(device), what, where, NEW_TOKENS, ROUNDS, table(header, rows)))
+    for name, tokens, batch, first, ratio, _, _ in rows:
+        if name == "equal tokens":
+            summarise(
+                (
+                    f"first token of {tokens} image tokens, batch {batch}, {title}",
+                    f"{first} ms",
+                    "stock",
+                    ratio,
+                    "1.02x",
+                )
+            )
 
 
-TEXT = """## Questions a second
+TEXT = """## Questions, {}
 
-`python benchmarks/vqa.py` ({}; {})
+`python benchmarks/vqa.py` ({}; {}; {})
 
-Questions a second of `generate`, {} new tokens each, best of {} rounds after one to warm up; pictures are prepared
-beforehand. In brackets, relative to the stock model.
+Milliseconds a question of `generate`, to the first token and to the last of {}, best of {} rounds in which the arms take turns, after one to
+warm up; pictures are prepared beforehand. Ratios are to the stock model.
 
 {}
 """

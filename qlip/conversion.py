@@ -20,7 +20,7 @@ from qlip.families.context import context_of
 from qlip.families.hub import HUB_OPTIONS, find_file
 from qlip.families.image_processor import LeafImageProcessor
 from qlip.families.processor import PromptProcessor
-from qlip.images.names import Fit
+from qlip.images.names import Fit, Resample
 from qlip.images.processor import PROCESSOR_FILE, Crop, Pad, QlipImageProcessor
 from qlip.shipped import is_shipped, shipped
 from qlip.towers.base import TOWERS, find_tower
@@ -30,6 +30,8 @@ from qlip.zoo.resolve import resolve_position
 
 Processor = ProcessorMixin | BaseImageProcessor
 DEFAULT_QUADTREE = Quadtree()
+# PIL's and torchvision's names of the filters that all supported versions of torchvision have; bicubic stands in for others
+FILTERS: dict[object, Resample] = {2: "bilinear", "bilinear": "bilinear", 3: "bicubic", "bicubic": "bicubic"}
 # of `convert`, in the message about a name that is misspelt
 _ARGUMENTS = ("position", "quadtree", "size", "crop", "pad", "fit", "weighting", "train_position")
 
@@ -87,7 +89,7 @@ def convert(
     settings = None
     if processor is not None:
         shortest = facts.size_of(model) if isinstance(size, str) and size == "model" else size
-        settings = QlipImageProcessor(shortest, crop, quadtree, *_statistics(processor), pad, unit, fit)
+        settings = QlipImageProcessor(shortest, crop, quadtree, pad=pad, unit=unit, fit=fit, **_preparation(processor))
     new_processor = family.convert_processor(model, processor, settings) if family and settings else settings
     resolved = _position(facts.default_position(model) if position is None else position, table)
     chosen = facts.check_weighting(model, weighting or (family.weighting if family else "once"))
@@ -201,8 +203,8 @@ def _position(position: Position | str | Path | None, table: Tensor | None) -> P
     return resolve_position(position, table)
 
 
-def _statistics(processor: Processor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of the channels that the model was trained with."""
+def _preparation(processor: Processor) -> dict[str, Any]:
+    """Mean and standard deviation of the channels that the model was trained with, and the filter that scaled its pictures."""
     if isinstance(processor, ConvertedProcessor | LeafImageProcessor | QlipImageProcessor):
         raise ValueError(
             f"processor: got a {type(processor).__qualname__}, which is converted already; pass the original one"
@@ -211,4 +213,5 @@ def _statistics(processor: Processor) -> tuple[tuple[float, ...], tuple[float, .
     if not isinstance(images, BaseImageProcessor):
         raise TypeError(f"processor: got {type(processor).__name__}; takes the model's own processor")
     mean, std = (tuple(getattr(images, name)) for name in ("image_mean", "image_std"))
-    return mean, std
+    resample = getattr(images, "resample", None)  # PIL's number, or what torchvision calls it
+    return {"mean": mean, "std": std, "resample": FILTERS.get(getattr(resample, "value", resample), "bicubic")}

@@ -5,6 +5,7 @@ from collections import Counter
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 WAITS = {
     "tolist",
@@ -58,3 +59,21 @@ class Operations(TorchDispatchMode):
 
     def attention(self) -> int:
         return sum(count for name, count in self.counts.items() if "attention" in name)
+
+
+class Written(TorchDispatchMode):
+    """Counts the bytes of memory that operations take for their results; views and work in place take none."""
+
+    def __init__(self):
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        given = {
+            tensor.untyped_storage().data_ptr() for tensor in tree_leaves((args, kwargs)) if torch.is_tensor(tensor)
+        }
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if torch.is_tensor(tensor) and tensor.untyped_storage().data_ptr() not in given:
+                self.bytes += tensor.numel() * tensor.itemsize
+        return out

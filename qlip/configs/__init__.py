@@ -1,5 +1,6 @@
 """Configurations that come with the package, found by name: recipes of `qlip fit` here, sweeps in ``sweeps/``."""
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -31,7 +32,7 @@ def find(name: str | Path, kind: Kind) -> Path:
         FileNotFoundError: if there is no such file and no such name; the message lists the names.
     """
     path = Path(name)
-    if path.exists() and not path.is_dir():  # a pipe is as good as a file
+    if os.path.exists(path) and not path.is_dir():  # a pipe is as good as a file
         return path
     is_name = path.suffix in ("", ".yaml") and path.parent in (Path(), _BEFORE[kind])
     if is_name and path.stem in names(kind):

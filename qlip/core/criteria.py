@@ -55,41 +55,50 @@ def _tiles(x: Tensor, side: int) -> Tensor:
     return x.unflatten(-1, (-1, side)).unflatten(-3, (-1, side))
 
 
-def _max_of_pairs(values: Tensor, patch_size: int, levels: int) -> list[Tensor]:
-    """Largest of ``values (B, C, H-1, W-1)`` over channels and pixels inside every block, where ``values[..., y, x]``
-    belongs to a block only if the pixels ``(y, x)`` and ``(y+1, x+1)`` both do.
+def _summary(values: Tensor, patch_size: int) -> Tensor:
+    """Patches as if they were of 2 x 2 pixels, ``(B, 2 h, 2 w)``: what `largest` needs to know of ``values (B, C, H-1, W-1)``.
 
-    Values on a patch's last row or column straddle two patches and count only once a block holds both. So each patch is
-    summed up by the four maxima of its interior, last column, last row and corner, as if it were 2 x 2 pixels; a block
-    of side S is then a window of side S - 1.
+    ``values[..., y, x]`` belongs to a block only if the pixels ``(y, x)`` and ``(y+1, x+1)`` both do. Values on a patch's last
+    row or column straddle two patches and count only once a block holds both. So each patch is summed up by the four
+    maxima, over channels too, of its interior, last column, last row and corner.
     """
     batch, _, height, width = values.shape
-    p = patch_size
-    if p > 2:
-        pairs = values.new_empty(
-            batch, height + 1, width + 1
-        )  # the last row and column stay unset: no window holds them
-        torch.amax(values, 1, out=pairs[:, :-1, :-1])
-        tiles = _tiles(pairs, p)  # (B, h, p, w, p)
-        lines = torch.stack([tiles[:, :, : p - 1].amax(2), tiles[:, :, p - 1]], dim=2)  # (B, h, 2, w, p)
-        summary = torch.stack([lines[..., : p - 1].amax(-1), lines[..., p - 1]], dim=-1)  # (B, h, 2, w, 2)
-        pairs, p = summary.flatten(3, 4).flatten(1, 2), 2
-    else:
-        pairs = values.amax(1)
-    sides = [p << level for level in range(1, levels + 1)]
-    return [F.max_pool2d(pairs, side - 1, stride=side) for side in sides]
+    pairs = values.new_empty(batch, height + 1, width + 1)
+    torch.amax(values, 1, out=pairs[:, :-1, :-1])
+    pairs[:, -1] = pairs[..., -1] = -torch.inf
+    if patch_size == 2:
+        return pairs
+    if patch_size == 1:  # every value straddles patches both ways
+        return F.pad(pairs[..., None, :, None], (1, 0, 0, 0, 1, 0), value=-torch.inf).flatten(3, 4).flatten(1, 2)
+    tiles, inner = _tiles(pairs, patch_size), patch_size - 1  # (B, h, p, w, p)
+    lines = torch.stack([tiles[:, :, :inner].amax(2), tiles[:, :, inner]], dim=2)  # (B, h, 2, w, p)
+    summary = torch.stack([lines[..., :inner].amax(-1), lines[..., inner]], dim=-1)  # (B, h, 2, w, 2)
+    return summary.flatten(3, 4).flatten(1, 2)
+
+
+def largest(summary: Tensor, levels: int) -> list[Tensor]:
+    """The largest value inside every block of patches that are summed up: of side S, in a window of side S - 1."""
+    return [F.max_pool2d(summary, (2 << level) - 1, stride=2 << level) for level in range(1, levels + 1)]
+
+
+def _diagonal(images: Tensor) -> Tensor:
+    return images[..., 1:, 1:] - images[..., :-1, :-1]
+
+
+def _across_and_down(images: Tensor) -> Tensor:
+    here = images[..., :-1, :-1]
+    across, down = images[..., :-1, 1:] - here, images[..., 1:, :-1] - here
+    return across.abs_().add_(down.abs_())
 
 
 def derivative(images: Tensor, patch_size: int, levels: int) -> list[Tensor]:
     """Largest diagonal difference ``I[y+1, x+1] - I[y, x]`` over channels and pixels (eq. 2). Signed on purpose."""
-    return _max_of_pairs(images[..., 1:, 1:] - images[..., :-1, :-1], patch_size, levels)
+    return largest(SUMMARIES["derivative"](images, patch_size), levels)
 
 
 def gradient(images: Tensor, patch_size: int, levels: int) -> list[Tensor]:
     """Largest ``|I[y, x+1] - I[y, x]| + |I[y+1, x] - I[y, x]|`` over channels and pixels (appendix F of the paper)."""
-    here = images[..., :-1, :-1]
-    across, down = images[..., :-1, 1:] - here, images[..., 1:, :-1] - here
-    return _max_of_pairs(across.abs_().add_(down.abs_()), patch_size, levels)
+    return largest(SUMMARIES["gradient"](images, patch_size), levels)
 
 
 def variance(images: Tensor, patch_size: int, levels: int) -> list[Tensor]:
@@ -162,6 +171,13 @@ def _level_shapes(images: Tensor, patch_size: int, levels: int) -> list[tuple[in
 CRITERIA: dict[str, Criterion] = {
     function.__name__: function
     for function in (derivative, gradient, variance, entropy, reconstruction, random, uniform)
+}
+
+
+# Criteria that sum up patches first, and then look at blocks of them: ``(images, patch_size) -> (B, 2 h, 2 w)``
+SUMMARIES: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "derivative": lambda images, patch_size: _summary(_diagonal(images), patch_size),
+    "gradient": lambda images, patch_size: _summary(_across_and_down(images), patch_size),
 }
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from qlip.core.quadtree import Leaves
 from qlip.core.resample import resample_matrix, resample_taps
@@ -116,11 +117,10 @@ class PatchBatch:
         shapes = sorted({tuple(item.patches.shape[2:]) for item in items})
         if len(shapes) != 1:
             raise ValueError(f"items: got patches of shapes {shapes}; takes at least one item, all of one patch shape")
-        longest = max(item.mask.shape[1] for item in items)
         geometry = [item.geometry for item in items if item.geometry is not None]
 
         def stack(tensors: Sequence[Tensor]) -> Tensor:
-            return torch.cat([_pad_right(tensor, longest) for tensor in tensors])
+            return pad_sequence([row for tensor in tensors for row in tensor], batch_first=True)
 
         return cls(
             stack([item.patches for item in items]),
@@ -186,9 +186,3 @@ class PatchBatch:
         """Copy to page-locked memory, as DataLoader asks."""
         geometry = None if self.geometry is None else self.geometry.pin_memory()
         return PatchBatch(self.patches.pin_memory(), self.coords.pin_memory(), self.mask.pin_memory(), geometry)
-
-
-def _pad_right(tensor: Tensor, length: int) -> Tensor:
-    """Pad ``(B, N, ...)`` with zeros to ``(B, length, ...)``."""
-    missing = length - tensor.shape[1]
-    return F.pad(tensor, (0, 0) * (tensor.ndim - 2) + (0, missing)) if missing else tensor

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from qlip.core.criteria import BlockScore, get_criterion
+from qlip.core.criteria import SUMMARIES, BlockScore, get_criterion, largest
 from qlip.core.names import Cover
 from qlip.core.rules import check_fields
 from qlip.core.score_map import check_score_map, largest_inside
@@ -145,9 +145,7 @@ class Quadtree:
             if self.max_tokens is not None and self.max_tokens < h * w:
                 raise _over_budget(self.max_tokens, roots, h * w)
             return _collect(torch.zeros(len(images), h, w, dtype=torch.long, device=images.device), roots)
-        scores = get_criterion(self.criterion)(
-            roots.crop(images.float(), self.patch_size), self.patch_size, roots.level
-        )
+        scores = self._scores(images.float(), roots)
         if any(score.isnan().any() for score in scores):
             raise ValueError(
                 f"criterion: {self.criterion!r} scored some blocks NaN; takes an image whose pixels are finite, and a criterion "
@@ -161,6 +159,13 @@ class Quadtree:
         else:
             splits = _split_to_budget(ranks, roots, self.max_tokens)
         return _collect(_leaf_levels(splits, roots), roots)
+
+    def _scores(self, images: Tensor, roots: "_Roots") -> list[Tensor]:
+        """Scores of the blocks by the criterion; where it can, patches are summed up before the image grows to its roots."""
+        if isinstance(self.criterion, str) and self.criterion in SUMMARIES:
+            return largest(roots.crop(SUMMARIES[self.criterion](images, self.patch_size), 2), roots.level)
+        pixels = roots.crop(images, self.patch_size)
+        return get_criterion(self.criterion)(pixels, self.patch_size, roots.level)
 
     def _map_scores(self, images: Tensor, roots: "_Roots") -> list[Tensor]:
         """Scores of the blocks by the map, the same for every image; never larger than their parents'."""

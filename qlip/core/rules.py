@@ -74,6 +74,7 @@ RULES: Mapping[str, Number | Choice] = {
     "size": Number(1, _PIXELS, none="for native", unit="pixels"),
     "unit": Number(1, 64, unit="patches"),
     "crop": Choice(("patch", "square", "units")),
+    "resample": Choice(("bilinear", "bicubic")),
     "pad": Choice(("square",), none="to leave the shape alone"),
     "fit": Choice(("prune", "scale")),
     # a tuning

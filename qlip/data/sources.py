@@ -3,6 +3,7 @@
 A picture is a file on disk; `qlip.images.read` decodes it. To add a source, add an entry to `SOURCES`.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +106,7 @@ def pictures_in(folder: Path) -> list[Path]:
 
 def _folder(source: str, option: str) -> Path:
     folder = Path(source).expanduser()
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # also where no folder can have that name
         names = ", ".join(SOURCES)
         raise FileNotFoundError(
             f"{option}: got {source!r}, which is no folder here; takes a folder of pictures, or one of {names}"

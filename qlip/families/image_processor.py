@@ -5,18 +5,20 @@ from pathlib import Path
 from typing import Any, Self, TypedDict
 
 import numpy as np
+from PIL import Image
 from torch import Tensor
 from transformers import AutoImageProcessor, BatchFeature, ProcessorMixin
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_utils import make_flat_list_of_images
 
 from qlip.families.hub import find_file
-from qlip.families.stock_options import OF_THE_VALUES, as_told, is_floats, own_options
+from qlip.families.stock_options import OF_THE_VALUES, as_told, own_options
 from qlip.files import replacing_folder
 from qlip.images.fetch import fetched
 from qlip.images.pixels import PerImage, pack
 from qlip.images.processor import PROCESSOR_FILE, QlipImageProcessor
-from qlip.images.read import ImageLike, to_rgb
+from qlip.images.read import ImageLike, open_picture, to_pixels
+from qlip.towers.hub import NO_CODE
 
 Images = ImageLike | Sequence[ImageLike] | Sequence[Sequence[ImageLike]]
 
@@ -86,7 +88,7 @@ class LeafImageProcessor(BaseImageProcessor):
     def _each(self, images: Images, options: Mapping[str, Any]) -> list[tuple[QlipImageProcessor, Any]]:
         """Each picture with its settings."""
         told = {name: options[name] for name in OF_THE_VALUES if name in options}
-        pictures = [to_rgb(as_told(image, **told)) for image in self._flat(images)]
+        pictures = [as_told(image, **told) for image in self._flat(images)]
         return list(zip(self.settings.each(len(pictures), **own_options(options)), pictures, strict=True))
 
     def encode(self, settings: QlipImageProcessor, image: ImageLike) -> Any:
@@ -102,16 +104,18 @@ class LeafImageProcessor(BaseImageProcessor):
         return height * width
 
     def fetch_images(self, image_url_or_urls: Any) -> Any:
-        """The same nested lists with every picture as `to_rgb` reads it; batches of arrays become lists.
+        """The same nested lists with every picture as transformers takes it; batches of arrays become lists.
 
-        Arrays of three dimensions and PIL's mode F stay, for a call may say more about their values.
+        Files are opened and not decoded, for that would be all at once. Arrays of three dimensions stay, for a call may say
+        more about their values.
         """
         if isinstance(image_url_or_urls, list | tuple) or getattr(image_url_or_urls, "ndim", 3) == 4:
             return [self.fetch_images(image) for image in image_url_or_urls]
-        array = isinstance(image_url_or_urls, np.ndarray | Tensor) and image_url_or_urls.ndim == 3
-        if array or is_floats(image_url_or_urls):
-            return image_url_or_urls
-        return to_rgb(fetched(image_url_or_urls) if isinstance(image_url_or_urls, str) else image_url_or_urls)
+        found = fetched(image_url_or_urls) if isinstance(image_url_or_urls, str) else image_url_or_urls
+        if isinstance(found, str | Path | bytes):
+            return open_picture(found)
+        array = isinstance(found, np.ndarray | Tensor) and found.ndim == 3
+        return found if array or isinstance(found, Image.Image) else to_pixels(found)
 
     def _flat(self, images: Any) -> list[Any]:
         """Pictures in a plain list; addresses and paths are fetched."""
@@ -164,7 +168,9 @@ class ConvertedImageProcessor(LeafImageProcessor):
             OSError: if there is no image processor, or no ``qlip.json`` with it.
         """
         settings = QlipImageProcessor.read(find_file(pretrained_model_name_or_path, PROCESSOR_FILE, kwargs))
-        return cls.convert(AutoImageProcessor.from_pretrained(pretrained_model_name_or_path, *args, **kwargs), settings)
+        options = {**NO_CODE, **kwargs}
+        images = AutoImageProcessor.from_pretrained(pretrained_model_name_or_path, *args, **options)
+        return cls.convert(images, settings)
 
 
 def save_beside(

@@ -3,14 +3,14 @@
 from dataclasses import replace
 from typing import Any
 
-from PIL import Image
 from torch import Tensor
 
 from qlip.core.quadtree import Leaves, OverBudgetError, Quadtree
 from qlip.families.image_processor import LeafImageProcessor
 from qlip.images.pixels import Pair, pack
 from qlip.images.processor import QlipImageProcessor
-from qlip.images.read import ImageLike, normalise, to_rgb
+from qlip.images.read import ImageLike, to_pixels
+from qlip.images.resize import normalise, resize
 
 
 def line_lengths(rows: Tensor) -> list[int]:
@@ -41,13 +41,13 @@ class LinedImages(LeafImageProcessor):
         Raises:
             ValueError: if the budget holds no leaf and the end of its line, see also `QlipImageProcessor.fitted`.
         """
-        picture, limit = to_rgb(image), settings.quadtree.max_tokens
+        picture, limit = to_pixels(image), settings.quadtree.max_tokens
         if limit is None:
             return settings.cut(picture)
         for budget in (limit, max(limit // 2, 1)):  # half of it in leaves leaves room for as many lines
             fitted = settings.with_options(max_tokens=budget).fitted(picture)
             prepared = fitted.prepare(picture)
-            leaves = _leaves_and_lines(fitted.tree_of(picture.height, picture.width), prepared, limit)
+            leaves = _leaves_and_lines(fitted.tree_of(*picture.shape[1:]), prepared, limit)
             if leaves is not None:
                 return prepared, leaves
         raise ValueError(f"max_tokens: got {limit}; takes at least 2, a leaf and the token after its line")
@@ -92,8 +92,8 @@ class WholeAndTree(LinedImages):
 
     def encode(self, settings: QlipImageProcessor, image: ImageLike) -> list[Pair]:
         """The pair of the whole and the pair of the tree."""
-        picture = to_rgb(image)
-        small = picture.resize((self.side, self.side), Image.Resampling.BICUBIC)
+        picture = to_pixels(image)
+        small = resize(picture, self.side, self.side, settings.resample)
         whole = normalise(small, settings.mean, settings.std)
         every = Quadtree(criterion="uniform", patch_size=settings.quadtree.patch_size)
         return [pack(whole, every.batch(whole[None])[0]), super().encode(settings, picture)]

@@ -17,6 +17,7 @@ from qlip.families.placeholders import check_placeholders
 from qlip.families.stock_options import STOCK_OPTIONS, own_options
 from qlip.images.pixels import PerImage
 from qlip.images.processor import OPTIONS, PROCESSOR_FILE, QlipImageProcessor
+from qlip.towers.hub import NO_CODE
 
 if TYPE_CHECKING:  # mixins: each stands before a class of transformers whose methods it calls
     Host = ProcessorMixin
@@ -137,7 +138,8 @@ class ConvertedProcessor(Host):
             OSError: if there is no processor, or no ``qlip.json`` with it.
         """
         settings = QlipImageProcessor.read(find_file(pretrained_model_name_or_path, PROCESSOR_FILE, kwargs))
-        return cls.convert(cls.original.from_pretrained(str(pretrained_model_name_or_path), *args, **kwargs), settings)
+        options = {**NO_CODE, **kwargs}
+        return cls.convert(cls.original.from_pretrained(str(pretrained_model_name_or_path), *args, **options), settings)
 
 
 class PromptProcessor(ConvertedProcessor):

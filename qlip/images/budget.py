@@ -31,9 +31,7 @@ def counted_at(top: int, patch_size: int, grid: Callable[[int], tuple[int, int]]
         grid: Rows and columns at a size.
         budget: Tokens.
     """
-    sizes = [
-        max(round(top / 2**0.5), patch_size)
-    ]  # to count at the top itself would cost as much as the tree that follows
+    sizes = [max(top // 2, patch_size)]  # a quarter of the pixels of the top, whose tree follows in any case
     while sizes[-1] // 2 >= patch_size and (len(sizes) < 2 or math.prod(grid(sizes[-1])) > budget):
         sizes.append(sizes[-1] // 2)
     return sizes[::-1]

@@ -5,3 +5,4 @@ from typing import Literal
 Crop = Literal["patch", "square", "units"]
 Pad = Literal["square"]
 Fit = Literal["prune", "scale"]
+Resample = Literal["bilinear", "bicubic"]

@@ -16,18 +16,9 @@ from qlip.core.rules import Number, check_fields, check_names, numbers, shown
 from qlip.core.score_map import check_score_maps, largest_inside
 from qlip.files import write_json
 from qlip.images.budget import counted_at, shortest_edges, size_of_tree
-from qlip.images.names import Crop, Fit, Pad
-from qlip.images.read import (
-    MAX_PIXELS,
-    ImageLike,
-    as_list,
-    centre_crop,
-    normalise,
-    pad_to_square,
-    resize_shortest_edge,
-    shortest_edge_shape,
-    to_rgb,
-)
+from qlip.images.names import Crop, Fit, Pad, Resample
+from qlip.images.read import MAX_PIXELS, ImageLike, as_list, to_pixels, to_rgb
+from qlip.images.resize import centre_crop, normalise, pad_to_square, resize, resize_shortest_edge, shortest_edge_shape
 from qlip.images.settings import read_settings
 
 OF_THE_TREE = ("alpha", "max_tokens", "criterion", "cover", "score")
@@ -57,6 +48,7 @@ class QlipImageProcessor:
             deserving blocks; only where its borders cannot merge enough is it scaled down, as little as need be. ``"scale"``
             leaves ``alpha`` in force, so that only flat blocks merge, and scales the picture down to the largest size at which
             the tree fits; what is left of the budget is spent on further splits.
+        resample: The filter with which pictures are scaled; a converted model has its own.
     """
 
     size: int | None = 336
@@ -67,11 +59,12 @@ class QlipImageProcessor:
     pad: Pad | None = None
     unit: int = 1
     fit: Fit = "prune"
+    resample: Resample = "bicubic"
 
     def __post_init__(self) -> None:
         if not isinstance(self.quadtree, Quadtree):
             raise TypeError(f"quadtree: got {shown(self.quadtree)}; takes a Quadtree, such as Quadtree(alpha=0.3)")
-        check_fields(self, "size", "crop", "pad", "unit", "fit")
+        check_fields(self, "size", "crop", "pad", "unit", "fit", "resample")
         for name, rule in (("mean", _MEAN), ("std", _STD)):
             if numbers(getattr(self, name), rule, count=3) is None:
                 raise ValueError(f"{name}: got {shown(getattr(self, name))}; takes three finite numbers, each {rule}")
@@ -197,28 +190,31 @@ class QlipImageProcessor:
 
     def cut(self, image: ImageLike) -> tuple[Tensor, Leaves]:
         """The prepared image ``(3, H, W)`` and its leaves. Raises as `fitted`."""
-        return self._cut(image)[1:]
+        return self._cut(to_pixels(image))[1:]
 
     def view_and_leaves(self, image: ImageLike) -> tuple[Image.Image, Leaves]:
         """The part of the picture that the encoder sees, see `view`, and its leaves. Raises as `fitted`."""
-        view, _, leaves = self._cut(image)
-        return view, leaves
+        view, _, leaves = self._cut(to_pixels(image))
+        return to_rgb(view), leaves
 
-    def _cut(self, image: ImageLike) -> tuple[Image.Image, Tensor, Leaves]:
-        picture = to_rgb(image)
+    def _cut(self, picture: Tensor) -> tuple[Tensor, Tensor, Leaves]:
+        """The view of a picture, prepared, and its leaves."""
         settings = self.fitted(picture)
+        height, width = picture.shape[1:]
         view = settings._view(picture)
+        del picture  # the largest thing there is, if nobody else holds it
         prepared = normalise(view, self.mean, self.std)
-        return view, prepared, settings.tree_of(picture.height, picture.width).batch(prepared[None])[0]
+        return view, prepared, settings.tree_of(height, width).batch(prepared[None])[0]
 
     def prepare(self, image: ImageLike) -> Tensor:
         """Resize, crop and normalise: ``(3, H, W)`` float32, both sides whole patches. Raises as `fitted`."""
-        return normalise(self.view(image), self.mean, self.std)
+        picture = to_pixels(image)
+        return normalise(self.fitted(picture)._view(picture), self.mean, self.std)
 
     def view(self, image: ImageLike) -> Image.Image:
         """The part of the picture that the encoder sees, RGB, both sides whole patches. Raises as `fitted`."""
-        picture = to_rgb(image)
-        return self.fitted(picture)._view(picture)
+        picture = to_pixels(image)
+        return to_rgb(self.fitted(picture)._view(picture))
 
     def fitted(self, image: ImageLike) -> "QlipImageProcessor":
         """These settings with the size at which a picture keeps to the budget; themselves where there is none.
@@ -227,8 +223,8 @@ class QlipImageProcessor:
             ValueError: if the picture is so long and thin that the budget does not hold it even with a shortest edge of one
                 patch; or, where there is no budget, if it is too large after scaling, see `grid`.
         """
-        budget, picture = self.quadtree.max_tokens, to_rgb(image)
-        height, width = picture.height, picture.width
+        budget, picture = self.quadtree.max_tokens, to_pixels(image)
+        height, width = picture.shape[1:]
         if budget is None:
             self.grid(height, width)
             return self
@@ -253,32 +249,32 @@ class QlipImageProcessor:
         top = min(top, max(int((MAX_PREPARED / aspect) ** 0.5), self.quadtree.patch_size))
         return shortest_edges(top, aspect, self.quadtree.patch_size)
 
-    def _scaled(self, picture: Image.Image, sizes: list[int], budget: int) -> list[int]:
+    def _scaled(self, picture: Tensor, sizes: list[int], budget: int) -> list[int]:
         """The sizes from the largest on at which the picture's tree fits the budget, its threshold left alone."""
-        grids = {size: self._grid(picture.height, picture.width, size) for size in sizes}
-        counted = counted_at(
-            sizes[0], self.quadtree.patch_size, lambda size: self._grid(picture.height, picture.width, size), budget
-        )
+        height, width = picture.shape[1:]
+        grids = {size: self._grid(height, width, size) for size in sizes}
+        counted = counted_at(sizes[0], self.quadtree.patch_size, lambda size: self._grid(height, width, size), budget)
         pyramid, scaled = {}, picture
         for size in reversed(counted):
-            scaled = resize_shortest_edge(scaled, size) if self.pad is None else picture
+            scaled = resize_shortest_edge(scaled, size, self.resample) if self.pad is None else picture
             pyramid[size] = scaled
         plain = replace(self, quadtree=replace(self.quadtree, max_tokens=None))
-        wanted = size_of_tree(lambda size: len(replace(plain, size=size).cut(pyramid[size])[1]), counted, budget)
+        wanted = size_of_tree(lambda size: len(replace(plain, size=size)._cut(pyramid[size])[2]), counted, budget)
         enough = min((size for size, (h, w) in grids.items() if h * w >= budget), default=sizes[0])
         return [size for size in sizes if size <= max(wanted, enough)]
 
-    def _view(self, picture: Image.Image) -> Image.Image:
-        """The part of an RGB picture that the encoder sees, at the size that is set."""
-        h, w = self.grid(picture.height, picture.width)
+    def _view(self, picture: Tensor) -> Tensor:
+        """The part of a picture that the encoder sees, at the size that is set."""
+        height, width = picture.shape[1:]
+        h, w = self.grid(height, width)
         if self.pad == "square":
             picture = pad_to_square(picture, self.mean)
         p = self.quadtree.patch_size
         if self.crop == "units":
-            return picture.resize((w * p, h * p), Image.Resampling.BICUBIC)
-        size = self._shortest_edge(picture.height, picture.width)
+            return resize(picture, h * p, w * p, self.resample)
+        size = self._shortest_edge(height, width)
         if size is not None:
-            picture = resize_shortest_edge(picture, size)
+            picture = resize_shortest_edge(picture, size, self.resample)
         return centre_crop(picture, h * p, w * p)
 
     def tree_of(self, height: int, width: int) -> Quadtree:

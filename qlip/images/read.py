@@ -1,40 +1,47 @@
 """Any picture a user may hand over, as eight-bit RGB; nothing here knows about models.
 
+`to_pixels` is the one way in: a tensor ``(3, H, W)`` uint8 whose channels lie last in memory, as decoders write and the resizing
+of torchvision reads them. `to_rgb` is the same picture for those who draw on it.
+
 Pictures come from anywhere, and headers lie. So a file must be a regular one of a known format, its size is checked before
 anything of it is decoded, and whatever its decoder raises becomes one ``OSError`` that names the file.
 """
 
 import io
-import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from torch import Tensor
-from torchvision.transforms.v2 import functional as tvf
+from torchvision.io import ImageReadMode, decode_jpeg
 
 from qlip.files import open_regular
+from qlip.images.arrays import Array, channels_last, eight_bit, to_numpy
 from qlip.images.effort import check_header, check_scans
 
 ImageLike = Image.Image | np.ndarray | Tensor | str | Path | bytes
 
-MAX_PIXELS = 89_478_485  # where Pillow starts to warn: a quarter of a gigabyte in RGB
+MAX_PIXELS = 2**27  # 134 million, 400 MB in RGB: above the pictures of all cameras but a few
 MAX_ASPECT = 200  # longer side over shorter side
 MAX_BYTES = 2**30  # of a file: some decoders read all of it before they look at the size of the picture
 # Only formats of pixels: Pillow would start Ghostscript for others.
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
-_CHANNELS = (1, 3, 4)
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+T = TypeVar("T")
+_STRIP = (
+    2**20
+)  # pixels that are converted at a time: temporary copies of a whole picture would be the largest thing there is
+_TURNS: dict[int, Callable[[Array], Array]] = {  # EXIF's number -> the upright picture from the stored one
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.T,
+    6: lambda a: a.T[:, ::-1],
+    7: lambda a: a[::-1, ::-1].T,
+    8: lambda a: a.T[::-1],
 }
 
 
@@ -45,11 +52,7 @@ def read_image(path: str | Path) -> Image.Image:
         OSError: if it is no regular file, cannot be read, is cut short, is no image, or is above the limits of `check_size`;
             the message names the file.
     """
-    try:
-        with open_regular(path, MAX_BYTES) as file:
-            return _decode(file)
-    except Exception as error:  # a decoder may raise anything, and one picture must not stop a training
-        raise _unreadable(str(path), error) from error
+    return _as_image(_from_file(path))
 
 
 def read_size(source: str | Path | bytes) -> tuple[int, int]:
@@ -58,60 +61,90 @@ def read_size(source: str | Path | bytes) -> tuple[int, int]:
     Raises:
         OSError: as `read_image`.
     """
-    try:
-        with (
-            io.BytesIO(source) if isinstance(source, bytes) else open_regular(source, MAX_BYTES) as file,
-            _identify(file) as image,
-        ):
-            turned = _orientation(image) >= 5 and image.format != "TIFF"  # whose size Pillow has turned already
-            return image.size[::-1] if turned else image.size
-    except Exception as error:
-        raise _unreadable("bytes" if isinstance(source, bytes) else str(source), error) from error
+
+    def size(file: BinaryIO) -> tuple[int, int]:
+        with _identify(file) as image:
+            return image.size[::-1] if _orientation(image) >= 5 and image.format != "TIFF" else image.size
+
+    return _reading(source, size)
 
 
-def to_rgb(image: ImageLike) -> Image.Image:
-    """Convert a picture to an upright eight-bit RGB image: the same one, however it is handed over.
+def open_picture(source: str | Path | bytes) -> Image.Image:
+    """The picture in a file, not decoded yet: it holds the file's bytes, and `to_pixels` leaves it as it is.
+
+    Raises:
+        OSError: as `read_image`, but for what only decoding finds.
+    """
+    image = _reading(source, lambda file: _identify(io.BytesIO(file.read())))
+    image.filename = _name(source)  # type: ignore[attr-defined]  # for the message if it cannot be decoded
+    return image
+
+
+def to_pixels(image: ImageLike) -> Tensor:
+    """Convert a picture to upright eight-bit RGB ``(3, H, W)``, channels last in memory: the same one, however it is handed over.
 
     EXIF rotation is applied, transparency is laid over white, 16 bits are scaled to 8 (not cut off, as PIL does),
-    greyscale, palette and CMYK are converted. What it returns carries no notes, so that it is returned as it is if it comes again.
+    greyscale, palette and CMYK are converted. It may share its memory with a picture that is such a tensor or array already.
 
     Args:
         image: A PIL image; a path or the bytes of a file; an array ``(H, W)``, ``(H, W, C)`` or ``(C, H, W)``, or a tensor
             ``(H, W)``, ``(C, H, W)`` or ``(H, W, C)``, of C = 1, 3 or 4 channels. Where both ends could be the channels,
             they are last in an array and first in a tensor. Both hold uint8, uint16, booleans, or floats in [0, 1]; PIL's
-            mode F holds such floats too.
+            mode F holds such floats too. An image that PIL has opened and not decoded is left so.
 
     Raises:
         TypeError: for anything else.
         ValueError: for a picture whose shape or values are none, or which is above the limits of `check_size`.
         OSError: for a file that cannot be read; the message names it.
     """
-    if isinstance(image, str | Path):
-        return read_image(image)
-    if isinstance(image, bytes):
-        try:
-            return _decode(io.BytesIO(image))
-        except Exception as error:
-            raise _unreadable(f"{len(image)} bytes", error) from error
+    if isinstance(image, str | Path | bytes):
+        return _from_file(image)
     if isinstance(image, Tensor):
-        return _from_array(_to_numpy(image), channels_first=True)
-    if isinstance(image, np.ndarray):
-        return _from_array(image)
-    if type(image) is Image.Image and image.mode == "RGB" and not image.info:
-        check_size(*image.size)
-        return image
-    if not isinstance(image, Image.Image):
+        pixels = _from_array(to_numpy(image), channels_first=True)
+    elif isinstance(image, np.ndarray):
+        pixels = _from_array(image)
+    elif isinstance(image, Image.Image):
+        pixels = _from_pil(image)
+    else:
         raise TypeError(
             f"image: got {type(image).__name__}; takes a PIL image, a path, bytes, a numpy array or a tensor"
         )
-    return _from_pil(image)
+    return _as_tensor(pixels)
+
+
+def to_rgb(image: ImageLike) -> Image.Image:
+    """The picture of `to_pixels` as a PIL image.
+
+    What it returns carries no notes, so that it is returned as it is if it comes again.
+
+    Args:
+        image: What `to_pixels` takes.
+
+    Raises:
+        TypeError: as `to_pixels`.
+        ValueError: as `to_pixels`.
+        OSError: as `to_pixels`.
+    """
+    if type(image) is Image.Image and image.mode == "RGB" and not image.info:
+        check_size(*image.size)
+        return image
+    return _as_image(to_pixels(image))
+
+
+def _as_tensor(pixels: Array) -> Tensor:
+    """An array ``(H, W, 3)`` as a tensor ``(3, H, W)``; torch takes none that cannot be written to."""
+    return torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy()).permute(2, 0, 1)
+
+
+def _as_image(pixels: Tensor) -> Image.Image:
+    return Image.fromarray(np.ascontiguousarray(pixels.permute(1, 2, 0).numpy()))
 
 
 def check_size(width: int, height: int) -> None:
     """Raise if a picture is larger, or longer and thinner, than any that is read.
 
     Raises:
-        ValueError: above 89 million pixels (`MAX_PIXELS`), or 200 times as long as wide (`MAX_ASPECT`).
+        ValueError: above 134 million pixels (`MAX_PIXELS`), or 200 times as long as wide (`MAX_ASPECT`).
     """
     if min(width, height) < 1 or width * height > MAX_PIXELS or max(width, height) > MAX_ASPECT * min(width, height):
         raise ValueError(
@@ -120,26 +153,62 @@ def check_size(width: int, height: int) -> None:
         )
 
 
+def _reading(source: str | Path | bytes, read: Callable[[BinaryIO], T]) -> T:
+    """What ``read`` finds in a file or in the bytes of one.
+
+    Raises:
+        OSError: as `read_image`.
+    """
+    try:
+        with io.BytesIO(source) if isinstance(source, bytes) else open_regular(source, MAX_BYTES) as file:
+            return read(file)
+    except Exception as error:  # a decoder may raise anything, and one picture must not stop a training
+        raise _unreadable(_name(source), error) from error
+
+
+def _name(source: str | Path | bytes) -> str:
+    return f"{len(source)} bytes" if isinstance(source, bytes) else str(source)
+
+
+def _from_file(source: str | Path | bytes) -> Tensor:
+    """The pixels in a file or in the bytes of one. Raises as `read_image`."""
+
+    def pixels(file: BinaryIO) -> Array:
+        with _identify(file) as image:
+            return _decode(image, file)
+
+    return _as_tensor(_reading(source, pixels))
+
+
 def _identify(file: BinaryIO) -> Image.Image:
     """The picture in a file, not decoded yet; its size is one that is taken."""
     Image.init()
     check_header(file)
-    image = Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is ours
+        image = Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
     check_size(*image.size)
-    if image.format == "JPEG2000" and image.width * image.height > MAX_PIXELS // 2:
+    if image.format == "JPEG2000" and image.width * image.height > MAX_PIXELS // 3:
         raise ValueError(
             f"got {image.width} x {image.height} pixels of JPEG 2000, which takes four times the memory; takes at most "
-            f"{MAX_PIXELS // 2:,}"
+            f"{MAX_PIXELS // 3:,}"
         )
     return image
 
 
-def _decode(file: BinaryIO) -> Image.Image:
-    """The picture in a file, as `to_rgb` converts it."""
+def _decode(image: Image.Image, file: BinaryIO) -> Array:
+    """The upright pixels ``(H, W, 3)`` of a picture that is not decoded yet, and its file."""
+    place = file.tell()
+    file.seek(0)
     check_scans(file)
-    with _identify(file) as image:
+    if image.format not in ("JPEG", "MPO") or image.mode not in ("L", "RGB"):
+        file.seek(place)  # some decoders go on from where the header ended
         image.load()
         return _converted(image)
+    data = torch.frombuffer(bytearray(file.read()), dtype=torch.uint8)
+    # torchvision writes the very pixels of PIL, in three bytes where PIL takes four and then three more
+    pixels = decode_jpeg(data, ImageReadMode.RGB).permute(1, 2, 0).numpy()
+    return _turned(pixels, _orientation(image))
 
 
 def _unreadable(name: str, error: Exception) -> OSError:
@@ -155,10 +224,13 @@ def _unreadable(name: str, error: Exception) -> OSError:
     return kind(f"image: {name} cannot be read as a picture: {why}")
 
 
-def _from_pil(image: Image.Image) -> Image.Image:
+def _from_pil(image: Image.Image) -> Array:
     """Convert a PIL image; one that was opened and not decoded yet fails as its file would."""
     check_size(*image.size)
     try:
+        again = _opened_again(image)
+        if again is not None:
+            return again
         image.load()
         return _converted(image)
     except ValueError as error:
@@ -169,24 +241,56 @@ def _from_pil(image: Image.Image) -> Image.Image:
         raise _unreadable(getattr(image, "filename", "") or f"the PIL image of mode {image.mode}", error) from error
 
 
-def _converted(image: Image.Image) -> Image.Image:
-    """The upright RGB image of a decoded one."""
-    turn = _TURNS.get(_orientation(image))
+def _opened_again(image: Image.Image) -> Array | None:
+    """The pixels of a PIL image that was opened and not decoded, which stays so: else a batch would hold every picture in it.
+
+    None where the file alone does not say what the image shows.
+    """
+    file = image.fp if isinstance(image, ImageFile.ImageFile) and image.tile and not image.decoderconfig else None
+    if file is None or image.tell() or image.format not in FORMATS or not file.seekable():
+        return None
+    place = file.tell()
+    file.seek(0)
+    copy = io.BytesIO(file.read())  # PIL closes what it has read to the end
+    file.seek(place)
+    with _identify(copy) as fresh:
+        same = (fresh.mode, fresh.size, fresh.info) == (image.mode, image.size, image.info)
+        # PIL decodes a PNG to find its EXIF, so that one whose EXIF was changed is not here
+        same = same and (image.format == "PNG" or _orientation(fresh) == _orientation(image))
+        return _decode(fresh, copy) if same else None
+
+
+def _converted(image: Image.Image) -> Array:
+    """The upright pixels ``(H, W, 3)`` of a decoded image, converted strip by strip."""
+    convert, (width, height) = _conversion(image), image.size
+    pixels, rows = np.empty((height, width, 3), np.uint8), max(_STRIP // width, 1)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        pixels[top:bottom] = np.asarray(convert(image.crop((0, top, width, bottom))))
+    return _turned(pixels, _orientation(image))
+
+
+def _conversion(image: Image.Image) -> Callable[[Image.Image], Array | Image.Image]:
+    """What makes RGB of an image like this one, or of a part of it."""
+    clear = image.info.get("transparency")
     if image.mode.startswith("I;16"):
-        values = np.asarray(image)
-        clear = image.info.get("transparency")
-        rgb = _from_array(np.where(values == clear, np.uint16(65535), values) if isinstance(clear, int) else values)
-    elif image.mode == "I":
-        rgb = _from_array(_sixteen_bit(image))
-    elif image.mode == "F":
-        rgb = _from_array(np.asarray(image))
-    elif image.has_transparency_data:
-        rgb = _over_white(image)
-    else:
-        rgb = image.convert("RGB")
-    upright = rgb if turn is None else rgb.transpose(turn)
-    upright.info = {}  # the orientation among it, which is no longer true
-    return upright
+        if not isinstance(clear, int):
+            return lambda part: _rgb(np.asarray(part))
+        return lambda part: _rgb(np.where(np.asarray(part) == clear, np.uint16(65535), np.asarray(part)))
+    if image.mode == "I":
+        _check_sixteen_bit(image)
+        return lambda part: _rgb(np.asarray(part).astype(np.uint16))
+    if image.mode == "F":
+        return lambda part: _rgb(np.asarray(part))
+    return _over_white if image.has_transparency_data else lambda part: part.convert("RGB")
+
+
+def _turned(pixels: Array, orientation: int) -> Array:
+    """The upright picture of pixels ``(H, W, 3)`` that are stored as EXIF's number says."""
+    if orientation == 1:
+        return pixels
+    turned = np.ascontiguousarray(_TURNS[orientation](pixels.view("V3")[..., 0]))  # a pixel at a time
+    return turned.view(np.uint8).reshape(*turned.shape, 3)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -197,129 +301,37 @@ def _orientation(image: Image.Image) -> int:
 
 def _over_white(image: Image.Image) -> Image.Image:
     """Lay a picture with transparency over white."""
-    white = Image.new("RGB", image.size)
-    for top in range(0, image.height, 1024):  # in strips: four copies of a large picture would be over a gigabyte
-        strip = image.crop((0, top, image.width, min(top + 1024, image.height)))
-        if strip.mode != "RGBA":
-            strip = (strip.convert("LA") if strip.mode == "La" else strip).convert("RGBA")
-        white.paste(Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip).convert("RGB"), (0, top))
-    return white
+    if image.mode != "RGBA":
+        image = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
-def _sixteen_bit(image: Image.Image) -> np.ndarray[Any, Any]:
-    """The values of PIL's mode I as 16 bits; the mode does not say how many are meant, so small ones are refused.
+def _check_sixteen_bit(image: Image.Image) -> None:
+    """PIL's mode I does not say how many bits are meant: takes values of 16, and refuses small ones.
 
     Files of the PPM family are known: PIL scales them to 65535.
     """
-    values = np.asarray(image)
-    low, high = int(values.min()), int(values.max())
-    if low < 0 or high > 65535 or (0 < high <= 255 and image.format != "PPM"):
+    low, high = image.getextrema()
+    if low < 0 or high > 65535 or (0 < high <= 255 and image.format != "PPM"):  # type: ignore[operator]  # one channel
         raise ValueError(
             f"image: got PIL's mode I with values from {low} to {high}, which may be of any number of bits; takes values up "
             f"to 65535 that need 16 bits. Convert it to mode L, or pass an array of uint8 or uint16"
         )
-    return values.astype(np.uint16)
 
 
-def _to_numpy(tensor: Tensor) -> np.ndarray[Any, Any]:
-    """The values of a tensor; bfloat16, which numpy lacks, as float32."""
-    try:
-        tensor = tensor.detach().cpu()
-        return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
-    except (RuntimeError, TypeError, NotImplementedError) as error:
-        raise ValueError(
-            f"image: got a tensor ({tensor.layout}, {tensor.dtype}, {tensor.device}) without readable values ({error}); takes "
-            f"a dense one"
-        ) from error
-
-
-def _from_array(values: np.ndarray[Any, Any], channels_first: bool = False) -> Image.Image:
-    """Convert an array; ``channels_first`` says where they are if both ends could be the channels."""
-    values = _channels_last(values, channels_first)
+def _from_array(values: Array, channels_first: bool = False) -> Array:
+    """The pixels ``(H, W, 3)`` of an array; ``channels_first`` says where they are if both ends could be the channels."""
+    values = channels_last(values, channels_first)
     check_size(values.shape[1], values.shape[0])
-    pixels = _eight_bit(np.ascontiguousarray(values))
-    return _converted(Image.fromarray(pixels))
+    return _rgb(values)
 
 
-def _channels_last(values: np.ndarray[Any, Any], channels_first: bool) -> np.ndarray[Any, Any]:
-    """An array ``(H, W)``, or ``(H, W, C)`` with C = 3 or 4."""
-    shape = values.shape
-    if len(shape) == 3 and shape[0] in _CHANNELS and (channels_first or shape[-1] not in _CHANNELS):
-        values = np.moveaxis(values, 0, -1)
-    if values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[-1] not in _CHANNELS) or not values.size:
-        raise ValueError(
-            f"image: got an array of shape {shape}; takes (H, W), (H, W, C) or (C, H, W) with C = 1, 3 or 4, one picture"
-        )
-    return values[..., 0] if values.ndim == 3 and values.shape[-1] == 1 else values
-
-
-def _eight_bit(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """The same picture in uint8. Works in strips, since a temporary copy in floats would be the largest thing there is."""
-    kind, size = values.dtype.kind, values.dtype.itemsize
-    if (kind, size) == ("u", 1):
-        return values
-    if kind == "b":
-        return values.astype(np.uint8) * 255
-    if (kind, size) == ("u", 2):  # of colour, PIL hands over the high byte alone; a file and its array should be equal
-        return (values // 257 if values.ndim == 2 else values >> 8).astype(np.uint8)
-    if kind != "f":
-        raise ValueError(f"image: got an array of {values.dtype}; takes uint8, uint16, booleans or floats in [0, 1]")
-    low, high = float(values.min()), float(values.max())  # NaN if there is one
-    if not 0 <= low <= high <= 1:
-        hint = (
-            "for values in 0..255, do_rescale=True of a converted processor"
-            if 0 <= low <= high <= 255
-            else "not normalised: qlip normalises"
-        )
-        if math.isnan(low) or math.isinf(low) or math.isinf(high):
-            hint = "every value finite"
-        raise ValueError(f"image: got floats from {low:.3g} to {high:.3g}; takes floats in [0, 1] ({hint}), or uint8")
-    strips = (values[i : i + 256].astype(np.float64) for i in range(0, len(values), 256))
-    return np.concatenate([(strip * 255).round().astype(np.uint8) for strip in strips])
-
-
-def shortest_edge_shape(height: int, width: int, size: int) -> tuple[int, int]:
-    """Height and width with a shortest edge of ``size`` pixels, aspect kept: the arithmetic of CLIP's own preprocessing."""
-    other = int(size * max(height, width) / min(height, width))
-    return (other, size) if width <= height else (size, other)
-
-
-def resize_shortest_edge(image: Image.Image, size: int) -> Image.Image:
-    """Scale to a shortest edge of ``size`` pixels, aspect kept, bicubic; see `shortest_edge_shape`."""
-    height, width = shortest_edge_shape(image.height, image.width, size)
-    return image.resize((width, height), Image.Resampling.BICUBIC)
-
-
-def centre_crop(image: Image.Image, height: int, width: int) -> Image.Image:
-    """Cut ``height x width`` pixels out of the middle; an odd margin leaves the extra pixel at the bottom and right."""
-    top, left = (image.height - height) // 2, (image.width - width) // 2
-    return image.crop((left, top, left + width, top + height))
-
-
-def pad_to_square(image: Image.Image, mean: tuple[float, ...]) -> Image.Image:
-    """Put the picture in the middle of a square of the mean colour.
-
-    It is ``expand2square`` of LLaVA's original repository (haotian-liu/LLaVA, ``llava/mm_utils.py``): same colour, same
-    rounding of the offset.
-
-    Args:
-        image: RGB.
-        mean: Of the channels in [0, 1].
-
-    Raises:
-        ValueError: if the square is above the limit of `check_size`.
-    """
-    side = max(image.size)
-    check_size(side, side)
-    square = Image.new("RGB", (side, side), tuple(int(255 * x) for x in mean))
-    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
-    return square
-
-
-def normalise(image: Image.Image, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """RGB image to a float32 tensor ``(3, H, W)``, scaled to [0, 1], mean subtracted and divided by std."""
-    pixels = tvf.pil_to_tensor(image).contiguous()  # it comes channels last, which makes all that follows twice as slow
-    return tvf.normalize(tvf.to_dtype(pixels, torch.float32, scale=True), list(mean), list(std))
+def _rgb(values: Array) -> Array:
+    """The pixels ``(H, W, 3)`` of values ``(H, W)`` or ``(H, W, C)``, of a picture or of a part of one."""
+    pixels = np.ascontiguousarray(eight_bit(values))
+    if pixels.ndim == 2:
+        return np.repeat(pixels[..., None], 3, axis=2)
+    return pixels if pixels.shape[2] == 3 else _converted(Image.fromarray(pixels))
 
 
 def as_list(images: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:

@@ -21,6 +21,7 @@ from qlip.evaluation.journal import Journal
 from qlip.files import replacing_file
 from qlip.images.processor import QlipImageProcessor
 from qlip.images.read import read_image, read_size
+from qlip.images.worker import keep_memory
 from qlip.structured import DamagedFileError, check_fields
 from qlip.tools.advice import PLAIN, RULE, Setting, advice, draw_chart, gains, tabulate
 from qlip.tools.config import TuneConfig
@@ -171,7 +172,11 @@ def _measure(
     todo = [file for file in files if str(file) not in done]
     texts = sum(str(file) not in done for file in files[:read])  # those come first in what is left, too
     loader = DataLoader(
-        Pictures(todo, arms, pixels, texts), batch_size=None, num_workers=config.workers, collate_fn=_same
+        Pictures(todo, arms, pixels, texts),
+        batch_size=None,
+        num_workers=config.workers,
+        collate_fn=_same,
+        worker_init_fn=keep_memory,
     )
     for record in track(loader, description="pictures", total=len(todo)):
         if "error" in record:
@@ -196,8 +201,8 @@ def _check_arms(record: Line, arms: Mapping[str, QlipImageProcessor], journal: J
     Raises:
         DamagedFileError: if not.
     """
-    values = {"ssim": float, "edges": float | None, "words": float | None}
-    kinds = {PLAIN: values, **{name: {"tokens": int, **values} for name in arms}}
+    values: dict[str, Any] = {"ssim": float, "edges": float | None, "words": float | None}
+    kinds: dict[str, dict[str, Any]] = {PLAIN: values, **{name: {"tokens": int, **values} for name in arms}}
     try:
         held = check_fields(record["arms"], record["id"], dict.fromkeys(kinds, dict))
         for name, kind in kinds.items():

@@ -21,7 +21,8 @@ from qlip.data.sources import Splits, find_pictures
 from qlip.encoder import edge_coords
 from qlip.images.names import Crop
 from qlip.images.processor import QlipImageProcessor
-from qlip.images.read import read_image
+from qlip.images.read import to_pixels
+from qlip.images.worker import keep_memory
 from qlip.training.batch import Item, TrainBatch
 from qlip.training.sampler import SeededIndex, TokenBatchSampler, padding_waste
 from qlip.training.targets import SINGLE_PROCESS, Encode, Shard, Targets, load_or_compute
@@ -83,12 +84,14 @@ class TrainingPhotos(Dataset[Item]):
 
     def __getitem__(self, seeded: SeededIndex) -> Item:
         """One photograph; all that is random about it follows from ``seeded.seed``."""
-        image = read_image(self.photos.files[seeded.index])
+        image = to_pixels(self.photos.files[seeded.index])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seeded.seed)
             low, high = self.merge
             probability = low + (high - low) * torch.rand(()).item()
-            processor = self.view.shown(*image.size, self.max_size, alpha=probability, criterion="random")
+            processor = self.view.shown(
+                image.shape[2], image.shape[1], self.max_size, alpha=probability, criterion="random"
+            )
             return self.view.place(processor(image)), self.photos.targets[seeded.index]
 
 
@@ -104,7 +107,7 @@ class ValidationPhotos(Dataset[ValidationItem]):
 
     def __getitem__(self, index: int) -> ValidationItem:
         """One photograph in every size, and its target."""
-        image = read_image(self.photos.files[index])
+        image = to_pixels(self.photos.files[index])
         return [self.view.place(processor(image)) for processor in self.processors], self.photos.targets[index]
 
 
@@ -302,6 +305,7 @@ class QlipDataModule(L.LightningDataModule):
             batch_sampler=sampler,
             collate_fn=collate,
             num_workers=self.workers,
+            worker_init_fn=keep_memory,
             pin_memory=torch.cuda.is_available(),
         )
 

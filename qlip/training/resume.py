@@ -1,6 +1,7 @@
 """Going on with a run: which one, from which checkpoint, and that it is the same."""
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,7 @@ def newest_run(logs: Path = LOGS) -> Run:
     if found:
         return Run(folder, found[-1])
     before = _options(folder / CONFIG).get("ckpt_path")
-    if isinstance(before, str) and Path(before).is_file():
+    if isinstance(before, str) and os.path.isfile(before):
         return Run(folder, Path(before))
     raise ConfigError(
         f"ckpt_path: got 'last', but the newest run, {folder}, was stopped before its first checkpoint; start it anew without "
@@ -129,7 +130,7 @@ def check_path(path: str) -> None:
     Raises:
         ConfigError: if it is an address, or not there.
     """
-    if not Path(path).is_file():
+    if not os.path.isfile(path):  # also where no file can have that name
         raise ConfigError(
             f"ckpt_path: got {path!r}, which is no file here; takes the path of a checkpoint, or 'last' for the newest run. "
             f"An address is never loaded: download it first"

@@ -19,7 +19,8 @@ from torch.utils.data import DataLoader, Dataset
 from qlip.data.readable import check_unreadable, log_skipped
 from qlip.files import write_bytes
 from qlip.images.processor import QlipImageProcessor
-from qlip.images.read import read_image
+from qlip.images.read import to_pixels
+from qlip.images.worker import keep_memory
 from qlip.zoo.position_file import tensors_digest
 
 log = logging.getLogger(__name__)
@@ -85,8 +86,8 @@ class _StandardViews(Dataset[_View | None]):
 
     def __getitem__(self, index: int) -> _View | None:
         try:
-            image = read_image(self.files[index])
-            return self.processor.prepare(image), (image.height, image.width)
+            image = to_pixels(self.files[index])
+            return self.processor.prepare(image), (image.shape[1], image.shape[2])
         except (OSError, ValueError) as error:
             log_skipped(self.files[index], error)
             return None
@@ -209,7 +210,11 @@ def _encoded(
 ) -> Iterator[_Target | None]:
     """[CLS] and size of each file in turn, or None where it cannot be read."""
     loader: DataLoader[_View | None] = DataLoader(
-        _StandardViews(files, processor), batch_size=batch_size, num_workers=workers, collate_fn=list
+        _StandardViews(files, processor),
+        batch_size=batch_size,
+        num_workers=workers,
+        collate_fn=list,
+        worker_init_fn=keep_memory,
     )
     for images in loader:
         views = [image[0] for image in images if image is not None]

@@ -24,6 +24,7 @@ from qlip.zoo.limits import check_limits
 
 POSITION_FILE = "qlip.safetensors"
 MAX_BYTES = 2**33
+_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 def check_writable(position: Position) -> PositionMLP | TablePosition:
@@ -195,7 +196,7 @@ def _check_names(found: Mapping[str, Tensor], expected: set[str]) -> None:
 
 def _check_tensor(name: str, tensor: Tensor, shape: torch.Size, dtype: torch.dtype) -> None:
     """The shape that the description asks for, and one dtype for all tensors, a floating one."""
-    dtype = dtype if dtype.is_floating_point else torch.float32
+    dtype = dtype if dtype in _DTYPES else torch.float32
     if (tensor.shape, tensor.dtype) != (shape, dtype):
         raise ValueError(
             f"{name} is {tensor.dtype} of shape {tuple(tensor.shape)}; it should be {dtype} of shape {tuple(shape)}"

@@ -127,7 +127,7 @@ def test_ask(checkpoint, place, options, capsys, monkeypatch):
     used, full, h, w = map(int, re.fullmatch(r"(\d+) of (\d+) tokens \((\d+) x (\d+) patches\)", tokens).groups())
     size = None if "--size" in options else 448
     tree = qlip.Quadtree(alpha=1.0) if "--alpha" in options else qlip.Quadtree(max_tokens=576)
-    settings = qlip.QlipImageProcessor(size, quadtree=tree)
+    settings = qlip.QlipImageProcessor(size, "units", tree)
     assert (h, w) == settings.grid(680, 900)
     assert full == h * w
     assert 598 <= used <= 600 if "--max-tokens" in options else used == settings.count_tokens("street.jpg")[0]

@@ -9,16 +9,27 @@ import numpy as np
 import pytest
 import torch
 from PIL import ExifTags, Image
-from transformers import CLIPImageProcessor, LlavaProcessor
+from transformers import (
+    CLIPImageProcessor,
+    CLIPVisionModel,
+    Gemma3ImageProcessor,
+    LlavaProcessor,
+    SiglipImageProcessor,
+    SiglipVisionModel,
+    ViTImageProcessor,
+    ViTModel,
+)
 from transformers.models.llava import LlavaImageProcessor
 
 import qlip
 from qlip import QlipImageProcessor, Quadtree
 from qlip.families.context import check_context
 from qlip.images.processor import OPTIONS
-from qlip.images.read import pad_to_square, to_rgb
+from qlip.images.read import to_pixels, to_rgb
+from qlip.images.resize import pad_to_square
 from tests.families.conftest import NEW, ONE, TWO
 from tests.families.tiny_llava import scene
+from tests.towers.test_towers import ROWS as TOWERS
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 LANDSCAPE = (480, 360)
@@ -41,14 +52,23 @@ def test_native_aspect(shape, size):
     assert processor.count_tokens(scene(*shape, 0)) == [h * w]
 
 
-def test_square_crop_is_the_preprocessing_of_hugging_face():
-    picture = scene(*LANDSCAPE, 1)
-    stock = CLIPImageProcessor(size={"shortest_edge": 336}, crop_size=336)(picture, return_tensors="pt")[
-        "pixel_values"
-    ][0]
-    ours = QlipImageProcessor(336, "square").prepare(picture)
-    assert ours.shape == stock.shape
-    assert (ours - stock).abs().max() < 0.05  # one grey level of 255 is 0.015: resampling rounds differently
+@pytest.mark.parametrize(
+    ("tower", "processor", "resample"),
+    [
+        (CLIPVisionModel, CLIPImageProcessor, "bicubic"),
+        (SiglipVisionModel, SiglipImageProcessor, "bicubic"),
+        (ViTModel, ViTImageProcessor, "bilinear"),
+        (SiglipVisionModel, Gemma3ImageProcessor, "bilinear"),
+    ],
+)
+def test_a_converted_model_has_the_pixels_of_its_own_processor(tower, processor, resample):
+    size = {"shortest_edge": 280} if processor is CLIPImageProcessor else {"height": 280, "width": 280}
+    stock = processor(size=size, do_center_crop=False) if processor is CLIPImageProcessor else processor(size=size)
+    _, images = qlip.convert(TOWERS[tower.__name__].make(), stock, position="zero", size=280)
+    assert images.resample == resample
+    picture = scene(500, 500, 1)
+    expected = stock(picture, return_tensors="pt")["pixel_values"][0]
+    torch.testing.assert_close(images.prepare(picture), expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(480, 360), (361, 480), (336, 336)])
@@ -57,10 +77,10 @@ def test_padding_is_that_of_the_original_repository(shape):
     side = max(shape)
     square = Image.new("RGB", (side, side), tuple(int(x * 255) for x in MEAN))
     square.paste(picture, (0, (side - shape[1]) // 2) if shape[0] > shape[1] else ((side - shape[0]) // 2, 0))
-    assert np.array_equal(np.asarray(pad_to_square(picture, MEAN)), np.asarray(square))
+    assert np.array_equal(np.asarray(to_rgb(pad_to_square(to_pixels(picture), MEAN))), np.asarray(square))
     stock = LlavaImageProcessor(do_pad=True, size={"shortest_edge": 336}, crop_size=336)
     ours = QlipImageProcessor(336, pad="square").prepare(picture)
-    assert (ours - stock(picture, return_tensors="pt")["pixel_values"][0]).abs().max() < 0.05
+    assert (ours - stock(picture, return_tensors="pt")["pixel_values"][0]).abs().max() < 1e-6
     assert QlipImageProcessor(336, pad="square").grid(shape[1], shape[0]) == (24, 24)
 
 

@@ -141,11 +141,11 @@ def test_a_killed_computation_leaves_whole_files_and_goes_on_behind_them(tmp_pat
 def test_a_file_that_is_not_written_to_its_end_does_not_count(
     files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def half(tensors: dict[str, Tensor], path: Path, meta: dict[str, str]) -> None:
-        path.write_bytes(b"half a file")
+    def half(path: Path, data: bytes) -> None:
+        path.open("wb").write(data[: len(data) // 2])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("qlip.training.targets.save_file", half)
+    monkeypatch.setattr(Path, "write_bytes", half)
     with pytest.raises(KeyboardInterrupt):
         compute(CountingEncoder(), files, tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("*.safetensors"))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qlip.core.rules import shown
-from qlip.evaluation.benchmarks.source import Source, load_rows
+from qlip.evaluation.benchmarks.source import Source, load_rows, naming
 from qlip.evaluation.names import Scoring, Style
 
 Array = NDArray[np.floating]
@@ -101,7 +101,8 @@ class Benchmark(ABC):
 
     def questions(self, source: Source, style: Style, scoring: Scoring = "letters") -> list[Question]:
         """All questions in the order of the rows."""
-        rows = without_pictures(source.rows)
+        with naming(source.origin):
+            rows = list(without_pictures(source.rows))
         return [self.of_row(source, index, partial(self.question, row, index, style)) for index, row in enumerate(rows)]
 
     def of_row(self, source: Source, index: int, ask: Callable[[], Question]) -> Question:

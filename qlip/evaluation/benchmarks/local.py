@@ -87,9 +87,9 @@ def read_questions(folder: Path, questions: Path) -> Source:
         OSError: if folder, file or pictures are not there or cannot be read, naming the lines.
         ValueError: if a line is not as it must be, naming it.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise FileNotFoundError(f"folder: got {folder}, which is no folder; takes the folder of the pictures")
-    if not questions.is_file():
+    if not os.path.isfile(questions):
         raise FileNotFoundError(f"questions: got {questions}, which is no file; {TAKES}")
     try:
         lines = list(_lines(questions))

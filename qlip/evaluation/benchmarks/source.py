@@ -1,5 +1,6 @@
 """Where the rows and pictures of a benchmark come from: the Hub at a revision, or a folder."""
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -107,7 +108,7 @@ def check_folder(data: Path) -> Path:
     Raises:
         FileNotFoundError: if there is none.
     """
-    if not data.is_dir():
+    if not os.path.isdir(data):
         raise FileNotFoundError(
             f"data: got {data}, which is no folder; takes a copy of the benchmark's Hub repository or what "
             f"datasets' save_to_disk wrote. Leave --data out to download it"

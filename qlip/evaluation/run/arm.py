@@ -18,7 +18,8 @@ from qlip.evaluation.run.prompts import prompt
 from qlip.evaluation.run.stock import StockProcessor
 from qlip.families import FAMILIES, Converted
 from qlip.images.pixels import PerImage
-from qlip.images.read import ImageLike, as_list, check_size, pad_to_square, to_rgb
+from qlip.images.read import ImageLike, as_list, check_size, to_pixels, to_rgb
+from qlip.images.resize import pad_to_square
 from qlip.shipped import shipped
 from qlip.towers.hub import NO_CODE, read_config
 from qlip.towers.load import load_whole
@@ -81,7 +82,7 @@ class Arm:
         options = self._scaling(sizes)
         if self.vision.baseline == "pad":
             colour = tuple(self.processor.image_processor.image_mean)
-            pictures = [pad_to_square(picture, colour) for picture in pictures]
+            pictures = [to_rgb(pad_to_square(to_pixels(picture), colour)) for picture in pictures]
         begin = self.processor.tokenizer.bos_token
         once = {"add_special_tokens": False} if begin and text.startswith(begin) else {}  # templates may write it
         with torch.random.fork_rng(devices=[]):

@@ -19,6 +19,7 @@ from qlip.evaluation.journal import Journal
 from qlip.evaluation.names import Style
 from qlip.evaluation.run.arm import Arm, Inputs, PreparedQuestion
 from qlip.images.read import to_rgb
+from qlip.images.worker import keep_memory
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +124,13 @@ class QuestionData(L.LightningDataModule):
         costs = [self.arm.cost(*sizes[question.row]) for question in questions]
         dataset = PreparedQuestions(questions, self.source, self.arm, self.style)
         batches = Batches(costs, self.batch_size, trainer.global_rank, trainer.world_size)
-        return DataLoader(dataset, batch_sampler=batches, collate_fn=self._collate, num_workers=self.workers)
+        return DataLoader(
+            dataset,
+            batch_sampler=batches,
+            collate_fn=self._collate,
+            num_workers=self.workers,
+            worker_init_fn=keep_memory,
+        )
 
     def _collate(self, prepared: list[Prepared | None]) -> QuestionBatch | None:
         pairs = [pair for pair in prepared if pair is not None]

@@ -119,7 +119,7 @@ def _typed(config: type[Config], fields: Mapping[str, object], source: Path) -> 
         make: Callable[..., Config] = config
         return make(**{name: _checked(config, name, json.dumps(value)) for name, value in fields.items()})
     except (ArgumentError, TypeError, ValueError) as error:
-        raise ValueError(f"sweep: {source}: {error}") from error
+        raise ValueError(f"sweep: {source}: {str(error)[:1000]}") from error
 
 
 @cache  # thousands of cells share a handful of values
