@@ -11,6 +11,8 @@ from safetensors.torch import load_file
 import qlip
 from qlip.cli import main
 from qlip.families.llava import QlipLlavaForConditionalGeneration, QlipLlavaProcessor
+from qlip.images.read import to_pixels, to_rgb
+from qlip.images.resize import pad_to_square
 from qlip.training.module import QlipModule
 from qlip.zoo.position_file import read_position
 
@@ -34,8 +36,10 @@ def test_a_position_gives_the_same_encodings(name: str) -> None:
 def test_a_converted_llava_answers_the_same() -> None:
     model = QlipLlavaForConditionalGeneration.from_pretrained(OLD / "llava").eval()
     processor = QlipLlavaProcessor.from_pretrained(OLD / "llava")
-    picture, prompt = Image.open(OLD / "pictures/a.png"), "USER: <image>\nwhat is there ? ASSISTANT:"
-    inputs = processor(images=picture, text=prompt, return_tensors="pt")
+    settings, prompt = processor.image_processor.settings, "USER: <image>\nwhat is there ? ASSISTANT:"
+    square = to_rgb(pad_to_square(to_pixels(OLD / "pictures/a.png"), settings.mean))
+    scaled = square.resize((settings.size, settings.size), Image.Resampling.BICUBIC)  # by PIL, as 0.1.0 did
+    inputs = processor(images=scaled, text=prompt, return_tensors="pt", size=None)
     assert inputs["input_ids"].tolist() == EXPECTED["input_ids"].tolist()
     torch.testing.assert_close(model(**inputs).logits, EXPECTED["logits"], rtol=0, atol=1e-4)
 
