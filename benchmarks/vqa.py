@@ -5,6 +5,7 @@ model on a CPU; or on any folder or Hub id, ``python benchmarks/vqa.py llava-hf/
 have learned, only on their shape.
 """
 
+import copy
 import sys
 import tempfile
 import time
@@ -95,7 +96,9 @@ def measure(source: str, batches: tuple[int, ...], device: str) -> list[list[str
     """A row an arm and batch size: image tokens, milliseconds a question to the first token and to the last, and parts of the stock model's."""
     pictures = [Image.fromarray(getattr(skimage.data, name)()).convert("RGB") for name in PHOTOGRAPHS]
     arms = {
-        name: load_arm(source, vision, dtype="bfloat16" if device == "cuda" else "float32")
+        name: copy.deepcopy(
+            load_arm(source, vision, dtype="bfloat16" if device == "cuda" else "float32")
+        )  # loading hands out one model
         for name, vision in ARMS.items()
     }
     rows = []
