@@ -151,9 +151,12 @@ class PositionMLP(nn.Module):
     def forward(self, coords: Tensor) -> Tensor:
         """Encodings ``(..., D)`` at ``coords (..., 2)``. Autocast is off in here: positions need float32.
 
-        A frozen network computes each coordinate once on a CPU, until its weights change, see `PositionCache`.
+        A frozen network computes each coordinate once on a CPU, until its weights change, see `PositionCache`. One whose layers
+        were replaced always computes: an adapter can be switched off without a change of any weight.
         """
         with torch.autocast(coords.device.type, enabled=False):
+            if any(type(layer) is not nn.Linear for layer in (*self.hidden, self.readout)):
+                return self._compute(coords)
             return self._cache(self._compute, coords, [*self.parameters(), self.frequencies])
 
     def _compute(self, coords: Tensor) -> Tensor:

@@ -56,7 +56,8 @@ class PositionCache:
             return network(coords)
         if not coords.numel() or not _cacheable(coords, weights):
             return network(coords)
-        keys = coords.contiguous().view(torch.int64).flatten()  # a pair of float32 is a number of 64 bits
+        # a pair of float32 is a number of 64 bits, if memory begins at one
+        keys = coords.clone(memory_format=torch.contiguous_format).view(torch.int64).flatten()
         known = self._known
         if known is None or not known.made_with(weights):
             known = _learn(network, keys.unique(), weights)

@@ -136,6 +136,33 @@ def test_a_single_coordinate_is_a_single_encoding(mlp):
     torch.testing.assert_close(mlp(torch.tensor([0.5, -1.0])), slowly(mlp, torch.tensor([0.5, -1.0])))
 
 
+def test_memory_of_coordinates_may_begin_anywhere(mlp):
+    coords = torch.rand(9)[1:].view(4, 2)
+    torch.testing.assert_close(mlp(coords), slowly(mlp, coords))
+
+
+class Switched(nn.Linear):
+    """As a layer of PEFT's, which can be switched off."""
+
+    on = True
+
+    def forward(self, x):
+        return super().forward(x) + self.on
+
+
+@pytest.mark.parametrize("place", ["readout", "hidden"])
+def test_layers_of_another_kind_always_compute(mlp, place):
+    layer = Switched(40, 6) if place == "readout" else Switched(14, 40)
+    layer.requires_grad_(False)
+    if place == "readout":
+        mlp.readout = layer
+    else:
+        mlp.hidden[0] = layer
+    mlp(grid_coords(4))
+    layer.on = False
+    torch.testing.assert_close(mlp(grid_coords(4)), slowly(mlp, grid_coords(4)))
+
+
 def test_moving_to_where_it_is_forgets_nothing(mlp):
     mlp(grid_coords(4))
     assert not computed(mlp.to("cpu", torch.float32), grid_coords(4))[1]
