@@ -106,14 +106,16 @@ class LeafImageProcessor(BaseImageProcessor):
     def fetch_images(self, image_url_or_urls: Any) -> Any:
         """The same nested lists with every picture as transformers takes it; batches of arrays become lists.
 
-        Files are opened and not decoded, for that would be all at once. Arrays of three dimensions stay, for a call may say
-        more about their values.
+        Files are opened and not decoded, for that would be all at once. Arrays stay, for a call may say more about their values;
+        those of two dimensions get a third, which transformers asks for.
         """
         if isinstance(image_url_or_urls, list | tuple) or getattr(image_url_or_urls, "ndim", 3) == 4:
             return [self.fetch_images(image) for image in image_url_or_urls]
         found = fetched(image_url_or_urls) if isinstance(image_url_or_urls, str) else image_url_or_urls
         if isinstance(found, str | Path | bytes):
             return open_picture(found)
+        if isinstance(found, np.ndarray | Tensor) and found.ndim == 2:
+            return found[..., None] if isinstance(found, np.ndarray) else found[None]
         array = isinstance(found, np.ndarray | Tensor) and found.ndim == 3
         return found if array or isinstance(found, Image.Image) else to_pixels(found)
 

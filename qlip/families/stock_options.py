@@ -83,6 +83,8 @@ def _channels(image: np.ndarray | Tensor, told: Any) -> np.ndarray | Tensor:
     axis = _CHANNEL_AXIS.get(getattr(told, "value", told))
     if axis is None:
         raise ValueError(f"input_data_format: got {told!r}; takes 'channels_first' or 'channels_last'")
+    if image.shape[axis] not in _CHANNELS and image.shape[0 if isinstance(image, Tensor) else -1] == 1:
+        return image  # grey, of two dimensions when it was handed over
     if image.ndim != 3 or image.shape[axis] not in _CHANNELS:
         raise ValueError(
             f"input_data_format: got {told!r} for an array of shape {tuple(image.shape)}; takes 1, 3 or 4 channels there"

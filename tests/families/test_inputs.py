@@ -180,6 +180,27 @@ def test_values_are_what_the_call_says(pair, processor, image, options):
     ).abs().mean() < 0.02  # it means the same to the stock processor, whose floats overshoot at edges
 
 
+GREY = np.array(PICTURE.convert("L"))
+
+
+@pytest.mark.parametrize(
+    ("image", "options"),
+    [
+        (GREY.astype(np.uint16), {"do_rescale": True}),
+        (GREY.astype(np.int64), {"do_rescale": True}),
+        (GREY.astype(np.float32), {"do_rescale": True}),
+        (torch.from_numpy(GREY).float(), {"do_rescale": True}),
+        ([GREY / 255], {"do_rescale": False}),
+        (GREY, {"input_data_format": "channels_first"}),
+        (GREY, {"input_data_format": "channels_last"}),
+        (torch.from_numpy(GREY), {"input_data_format": "channels_last"}),
+    ],
+)
+def test_values_of_arrays_without_channels_are_what_the_call_says(pair, image, options):
+    expected, got = pair[1].image_processor(GREY), pair[1].image_processor(image, **options)
+    assert all(map(torch.equal, flat(got["pixel_values"]), flat(expected["pixel_values"])))
+
+
 def test_where_the_shape_does_not_tell_the_call_does(pair):
     """Three rows of three channels, or three channels of three columns."""
     cube = np.random.default_rng(0).integers(0, 256, (3, 40, 3), np.uint8)
