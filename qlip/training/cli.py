@@ -3,7 +3,6 @@
 import re
 import signal
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ from qlip.training.checkpoint import read_checkpoint
 from qlip.training.data import QlipDataModule
 from qlip.training.export import ZooExport
 from qlip.training.module import QlipModule
-from qlip.training.resume import CONFIG, LOGS, ConfigError, check_path, newest_run, refuse_differences, refuse_overrides
+from qlip.training.resume import LOGS, ConfigError, check_path, newest_run, refuse_differences, refuse_overrides
 from qlip.training.screen import ProgressBar, RunLogger
 
 PRECISIONS = ("32-true", "bf16-mixed", "32", "bf16")  # the last two are other names of the first
@@ -51,8 +50,7 @@ class SaveRun(SaveConfigCallback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Save them, if this is a fit and there are logs."""
-        kept = trainer.loggers and trainer.log_dir and Path(trainer.log_dir, CONFIG).is_file()  # the run goes on
-        if stage == "fit" and trainer.loggers and not kept:
+        if stage == "fit" and trainer.loggers:
             super().setup(trainer, pl_module, stage)
 
 
@@ -129,6 +127,7 @@ class QlipCLI(LightningCLI):
                 super().parse_arguments(parser, [verb, f"--config={run.config}", f"--ckpt_path={path}"])
                 logger = self.config[verb].trainer.logger
                 if getattr(logger, "class_path", None) == RUN_LOGGER:
+                    self.save_config_callback = None  # the folder that goes on has them
                     logger.init_args.version = run.folder.name
                     logger.init_args.purge_step = read_checkpoint(path)["global_step"]
         check_path(path)

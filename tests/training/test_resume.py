@@ -63,6 +63,14 @@ def test_last_goes_on_with_the_options_of_its_run(fit_args: list[str]) -> None:
     assert sorted(os.listdir("checkpoints")) == ["tiny", "tiny-last"]
 
 
+def test_a_new_run_takes_no_folder_of_another_one(fit_args: list[str]) -> None:
+    main(["fit", *fit_args])
+    options = Path("lightning_logs/version_0/config.yaml").read_text()
+    with pytest.raises(RuntimeError, match=r"version_0/config.yaml to NOT exist"):
+        main(["fit", *fit_args, "--model.lr=0.9", "--trainer.logger.init_args.version=version_0"])
+    assert Path("lightning_logs/version_0/config.yaml").read_text() == options
+
+
 class Malice:
     """Makes a folder when it is unpickled."""
 
