@@ -14,7 +14,7 @@ TIMEOUT = 10  # seconds in which the Hub must answer
 NO_CODE = {"trust_remote_code": False}  # else transformers asks whether to run what lies beside a model
 
 
-def check_source(source: str, what: str) -> None:
+def check_source(source: str, what: str, **hub: Any) -> None:
     """Check that a model is a folder here, in the Hub's cache, or on a Hub that answers.
 
     Asked before transformers, which tries for a minute where there is no network.
@@ -22,6 +22,7 @@ def check_source(source: str, what: str) -> None:
     Args:
         source: Hub id or folder.
         what: Name of the argument that it comes from, for errors.
+        hub: Options of transformers about the Hub; ``revision`` and ``cache_dir`` say what to look for in which cache.
 
     Raises:
         OSError: if it is none of these.
@@ -35,7 +36,8 @@ def check_source(source: str, what: str) -> None:
         validate_repo_id(source)
     except HFValidationError as error:
         raise OSError(f"{lacking}: it is no Hub id either, which is written owner/name") from error
-    if isinstance(try_to_load_from_cache(source, constants.CONFIG_NAME), str):
+    name = f"{hub['subfolder']}/{constants.CONFIG_NAME}" if hub.get("subfolder") else constants.CONFIG_NAME
+    if isinstance(try_to_load_from_cache(source, name, hub.get("cache_dir"), hub.get("revision")), str):
         return
     try:
         get_session().head(constants.ENDPOINT, timeout=TIMEOUT)
@@ -55,7 +57,7 @@ def read_config(source: str, what: str, **hub: Any) -> PretrainedConfig:
         OSError: if it cannot be had.
         ValueError: if it is damaged, or of a kind that transformers does not know.
     """
-    check_source(source, what)
+    check_source(source, what, **hub)
     try:
         return AutoConfig.from_pretrained(source, **hub, **NO_CODE)
     except OSError as error:
