@@ -4,6 +4,7 @@ import ctypes
 import platform
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+_OLD_LARGEST = 2**25  # bytes; glibc before 2.35 refuses more
 
 
 def keep_memory(worker: int = 0) -> None:
@@ -18,5 +19,6 @@ def keep_memory(worker: int = 0) -> None:
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
-        libc.mallopt(_MMAP_THRESHOLD, 2**30)
+        # Refused, it would stay at 128 kB: with the other one set, glibc no longer raises it by itself.
+        libc.mallopt(_MMAP_THRESHOLD, 2**30) or libc.mallopt(_MMAP_THRESHOLD, _OLD_LARGEST)
         libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)

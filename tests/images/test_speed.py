@@ -176,6 +176,26 @@ def as_if_new_and_kept(worker: int) -> None:
     keep_memory(worker)
 
 
+class OldLibrary:
+    """glibc's mallopt before 2.35, and what it has been told."""
+
+    def __init__(self):
+        self.told = {}
+
+    def mallopt(self, option, value):
+        taken = option != -3 or value <= 2**25
+        self.told |= {option: value} if taken else {}
+        return int(taken)
+
+
+def test_an_old_library_is_told_the_largest_that_it_takes(monkeypatch):
+    library = OldLibrary()
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "2.28"))
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
+    keep_memory()
+    assert library.told == {-3: 2**25, -1: 2**31 - 1}
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="nothing is set elsewhere")
 def test_a_worker_keeps_the_memory_of_its_batches():
     by_default, kept = (
