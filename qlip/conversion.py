@@ -173,7 +173,7 @@ def _check_original(model: nn.Module, known: bool) -> None:
         known_names = sorted({kind.__name__ for kind in FAMILIES} | set(TOWERS))
         raise TypeError(
             f"model: got {type(model).__qualname__}; takes a {', '.join(known_names[:-1])} or {known_names[-1]}, itself and no "
-            f"subclass. Convert before wrapping (PEFT, DataParallel, torch.compile)"
+            f"subclass. Convert before wrapping (PEFT, DistributedDataParallel, torch.compile)"
         )
 
 

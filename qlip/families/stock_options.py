@@ -53,7 +53,7 @@ def is_floats(image: object) -> TypeGuard[Image.Image]:
 
 
 def as_told(image: ImageLike, do_rescale: bool | None = None, input_data_format: Any = None) -> ImageLike:
-    """A picture whose values mean what a call says they mean, as `qlip.images.read.to_rgb` takes it.
+    """A picture whose values mean what a call says they mean, as `qlip.images.read.to_pixels` takes it.
 
     Args:
         image: Any picture; only arrays, tensors and PIL's mode F leave something to be said.
@@ -79,7 +79,7 @@ def as_told(image: ImageLike, do_rescale: bool | None = None, input_data_format:
 
 
 def _channels(image: np.ndarray | Tensor, told: Any) -> np.ndarray | Tensor:
-    """An array with its channels where `to_rgb` looks for them first: last in an array, first in a tensor."""
+    """An array with its channels where `to_pixels` looks for them first: last in an array, first in a tensor."""
     axis = _CHANNEL_AXIS.get(getattr(told, "value", told))
     if axis is None:
         raise ValueError(f"input_data_format: got {told!r}; takes 'channels_first' or 'channels_last'")

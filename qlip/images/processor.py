@@ -31,7 +31,7 @@ _MEAN, _STD = Number(-1e6, 1e6, fraction=True), Number(1e-6, 1e6, fraction=True)
 
 @dataclass(frozen=True)
 class QlipImageProcessor:
-    """Resize, crop to whole patches, normalise, and cut along a quadtree.
+    """Bring pictures to whole patches, normalise them, and cut them along a quadtree.
 
     Attributes:
         size: Shortest edge in pixels after resizing, aspect kept; None leaves the image at its native size, but enlarges one
@@ -77,7 +77,7 @@ class QlipImageProcessor:
         """Prepare one image or several, of any sizes, as one ragged batch.
 
         Args:
-            images: What `qlip.images.read.to_rgb` takes.
+            images: What `qlip.images.read.to_pixels` takes.
             options: For this call alone, see `with_options`.
 
         Raises:

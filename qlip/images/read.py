@@ -46,7 +46,7 @@ _TURNS: dict[int, Callable[[Array], Array]] = {  # EXIF's number -> the upright 
 
 
 def read_image(path: str | Path) -> Image.Image:
-    """Decode an image file completely and convert it with `to_rgb`.
+    """The picture of `to_rgb` in a file.
 
     Raises:
         OSError: if it is no regular file, cannot be read, is cut short, is no image, or is above the limits of `check_size`;
