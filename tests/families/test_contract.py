@@ -106,6 +106,9 @@ def test_it_is_saved_loaded_and_restored(case, tmp_path):
             {**got, **{k: v for k, v in ids.items() if torch.is_tensor(v) and k != "pixel_values"}}
             for got, ids in ((again, stock), (theirs, ours))
         )
+    # with torchvision < 0.27 transformers reads Idefics' processor as its twin on PIL, a last bit apart
+    torch.testing.assert_close(again["pixel_values"], stock["pixel_values"], rtol=0, atol=1e-6)
+    again = {**again, "pixel_values": stock["pixel_values"]}
     assert torch.equal(loaded(**theirs).logits, converted(**ours).logits)
     stock_class = type(qlip.restore(copy.deepcopy(converted)))
     assert torch.equal(stock_class.from_pretrained(tmp_path)(**again).logits, expected)
