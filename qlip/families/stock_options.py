@@ -1,7 +1,7 @@
 """What callers of stock processors say about pictures, in qlip's terms: sizes as dictionaries, ranges of floats, where channels are."""
 
 from collections.abc import Mapping
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -47,11 +47,6 @@ def _shortest_edge(size: Mapping[str, Any]) -> Any:
     return said["shortest_edge"]
 
 
-def is_floats(image: object) -> TypeGuard[Image.Image]:
-    """Whether a picture is PIL's mode F, which does not say what range its floats are in."""
-    return isinstance(image, Image.Image) and image.mode == "F"
-
-
 def as_told(image: ImageLike, do_rescale: bool | None = None, input_data_format: Any = None) -> ImageLike:
     """A picture whose values mean what a call says they mean, as `qlip.images.read.to_pixels` takes it.
 
@@ -64,7 +59,8 @@ def as_told(image: ImageLike, do_rescale: bool | None = None, input_data_format:
     Raises:
         ValueError: if the picture is not as told.
     """
-    if is_floats(image) and (do_rescale is not None or input_data_format is not None):
+    said = do_rescale is not None or input_data_format is not None
+    if said and isinstance(image, Image.Image) and image.mode == "F":
         image = np.asarray(ImageOps.exif_transpose(image))
     kind = str(image.dtype) if isinstance(image, np.ndarray | Tensor) else ""
     if do_rescale is False and "float" not in kind:
