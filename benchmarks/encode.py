@@ -96,9 +96,8 @@ class Bench:
         return torch.randn(count, 3, grid * P, grid * P, device=self.device)
 
     def network(self) -> QlipVisionModel:
-        """Ours, with a position network; an unsolved one takes as long."""
-        mlp = PositionMLP(self.shape.width, 24, hidden=self.shape.hidden).to(self.device)
-        return QlipVisionModel(self.tower, mlp.requires_grad_(False))
+        """Ours, with a position network; an unsolved one takes as long. Frozen, it would be evaluated once, on a CPU."""
+        return QlipVisionModel(self.tower, PositionMLP(self.shape.width, 24, hidden=self.shape.hidden).to(self.device))
 
 
 def equal_tokens(bench: Bench) -> list[list[str]]:
