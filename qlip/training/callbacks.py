@@ -20,6 +20,7 @@ from qlip.training.batch import TrainBatch
 from qlip.training.data import QlipDataModule, data_module_of
 from qlip.training.export import ZooExport
 from qlip.training.module import QlipModule
+from qlip.training.screen import RunLogger
 from qlip.viz import draw_leaves
 
 
@@ -64,11 +65,12 @@ class QuadtreePreview(L.Callback):
 
     @rank_zero_only
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Log the pictures; a run that goes on has them."""
-        if trainer.ckpt_path is not None:
-            return
+        """Log the pictures; a folder that goes on has them."""
         data = data_module_of(trainer)
         loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+        loggers = [logger for logger in loggers if not (isinstance(logger, RunLogger) and logger.goes_on)]
+        if not loggers:
+            return
         assert data.val is not None, "QlipModule.setup has built the data"
         for file in data.val.files[: self.images]:
             for alpha in self.alphas:

@@ -41,6 +41,9 @@ class ProgressBar(RichProgressBar):
 class RunLogger(TensorBoardLogger):
     """TensorBoard's curves of a run, without a curve of its epochs.
 
+    Attributes:
+        goes_on: Whether the folder has curves already, which are drawn on.
+
     Args:
         save_dir: Folder of the folder of all runs.
         name: Folder of all runs.
@@ -56,6 +59,7 @@ class RunLogger(TensorBoardLogger):
         purge_step: int | None = None,
     ) -> None:
         super().__init__(save_dir, name, version, default_hp_metric=False, purge_step=purge_step)
+        self.goes_on = purge_step is not None
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from qlip.cli import main
 from qlip.training.resume import ConfigError, newest_run
@@ -61,6 +62,16 @@ def test_last_goes_on_with_the_options_of_its_run(fit_args: list[str]) -> None:
     assert Path("lightning_logs/version_0/config.yaml").read_text() == options
     assert Path("lightning_logs/version_0/checkpoints/last.ckpt").is_file()
     assert sorted(os.listdir("checkpoints")) == ["tiny", "tiny-last"]
+
+
+def test_a_folder_has_its_previews_once(fit_args: list[str]) -> None:
+    main(["fit", *fit_args])
+    main(["fit", *fit_args, "--ckpt_path=lightning_logs/version_0/checkpoints/last.ckpt", "--trainer.max_epochs=3"])
+    main(["fit", "--ckpt_path=last"])
+    curves = EventAccumulator("lightning_logs/version_1", size_guidance={"images": 0}).Reload()
+    tags = curves.Tags()["images"]
+    assert len(tags) == 6
+    assert all(len(curves.Images(tag)) == 1 for tag in tags)
 
 
 def test_a_new_run_takes_no_folder_of_another_one(fit_args: list[str]) -> None:
