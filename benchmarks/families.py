@@ -174,7 +174,8 @@ TEXT = """## Families
 turns; preprocessing not counted)
 
 Left, the time to the first token: encoding the picture and reading the prompt. Right, the time to the last of {} tokens. Parts of the stock model's time, with
-equal tokens (uniform leaves; every row checks that both give the same answer), half and a quarter of them.
+equal tokens (uniform leaves; every row checks that both give the same answer), half and a quarter of them. Gemma 4's own
+processor pads every picture to as many patches as it takes at most, and its tower computes them; ours pads nothing.
 
 The tiny models of the contract (towers of width 64 and 2 to 4 layers), where what is measured is mostly Python:
 

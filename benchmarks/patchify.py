@@ -22,15 +22,18 @@ def recursive_leaves(image: Tensor, alpha: float) -> list[Leaf]:
     """Leaves ``(row, col, size)`` in patches, block by block: torch for the score of a block, Python for the tree."""
     h, w = image.shape[-2] // P, image.shape[-1] // P
     side = 2 ** max(min(h, w).bit_length() - 2, 0)
-    rows, cols = h // side, w // side
+    rows, cols = -(-h // side), -(-w // side)  # roots that cover the image stick out of it
     top, left = (h - rows * side) // 2, (w - cols * side) // 2
     leaves: list[Leaf] = []
 
     def visit(row: int, col: int, size: int) -> None:
-        block = image[:, row * P : (row + size) * P, col * P : (col + size) * P]
-        if size == 1 or (block[:, 1:, 1:] - block[:, :-1, :-1]).max().item() < alpha:
-            leaves.append((row, col, size))
+        if row + size <= 0 or col + size <= 0 or row >= h or col >= w:
             return
+        if row >= 0 and col >= 0 and row + size <= h and col + size <= w:
+            block = image[:, row * P : (row + size) * P, col * P : (col + size) * P]
+            if size == 1 or (block[:, 1:, 1:] - block[:, :-1, :-1]).max().item() < alpha:
+                leaves.append((row, col, size))
+                return
         half = size // 2
         for r, c in ((0, 0), (0, half), (half, 0), (half, half)):
             visit(row + r, col + c, half)
@@ -38,13 +41,7 @@ def recursive_leaves(image: Tensor, alpha: float) -> list[Leaf]:
     for i in range(rows):
         for j in range(cols):
             visit(top + i * side, left + j * side, side)
-    outside = [
-        (r, c, 1)
-        for r in range(h)
-        for c in range(w)
-        if not (top <= r < top + rows * side and left <= c < left + cols * side)
-    ]
-    return sorted(leaves + outside)
+    return sorted(leaves)
 
 
 def recursive_patches(image: Tensor, leaves: list[Leaf]) -> Tensor:

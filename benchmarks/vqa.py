@@ -36,7 +36,7 @@ from qlip.evaluation.run.arm import Arm, load_arm
 BATCHES = (1, 8, 32)
 NEW_TOKENS = 8
 WORDS = 32000
-ROUNDS = 3
+ROUNDS = 6
 ARMS = {
     "stock": Vision(baseline="crop"),
     "equal tokens": Vision(size=336, crop="square", criterion="uniform"),
