@@ -85,7 +85,7 @@ def summarise(*rows: tuple[str, str, str, str, str]) -> None:
     page = REPORT.read_text()
     block = re.search("<!-- summary -->(.*?)<!-- /summary -->", page, flags=re.DOTALL)
     lines = block[1].strip().splitlines()[2:] if block else []
-    held = {cells[0]: cells for cells in ([cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines)}
+    held = {cells[0]: cells for cells in ([cell.strip() for cell in line.strip()[1:-1].split("|")] for line in lines)}
     held |= {row[0]: list(row) for row in rows}
     text = table(["", "ours", "compared with", "ratio", "wanted"], list(held.values()))
     section = f"<!-- summary -->\n{text}\n<!-- /summary -->"
