@@ -246,17 +246,17 @@ patches; resampling is the cutting and scaling of the leaves.
 
 {}
 
-Wanted for the quadtree: at most {} %; {}. Its time is what it was or less; with the rest at about half of what
-it took with PIL, its share is larger.
+Wanted for the quadtree: at most {} %; {}. With the rest at about half of what
+it took with PIL, its share is larger than it was.
 
 The same files, and one of 12 million pixels that is a photograph scaled up, against Hugging Face's default processor for CLIP on
 torchvision at the same output size, which cuts nothing: milliseconds an image with alpha 0.3, least of several turns. Its pixels
 and ours are equal to 1e-6 (`tests/images/test_read.py`). "Kept" is with `qlip.images.worker.keep_memory`, which our own
-DataLoaders call when a worker starts and both then profit from. Wanted: 1.25x, and 0.7x for large files.
+DataLoaders call when a worker starts. Wanted: 1.25x, and 0.7x for large files.
 
 {}
 
-Page faults are what it saves: milliseconds an image of 672 pixels, one at a time and in batches of 8 and 32. In a DataLoader of
+It saves page faults; what they cost hangs on the machine and on what else it does. Milliseconds an image of 672 pixels, one at a time and in batches of 8 and 32. In a DataLoader of
 your own, `DataLoader(..., worker_init_fn=keep_memory)`.
 
 {}

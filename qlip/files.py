@@ -179,7 +179,10 @@ def naming_place(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno is None or not error.strerror:  # ours, which names it
+        elsewhere = (
+            isinstance(error.filename, str) and path.absolute().parent not in Path(error.filename).absolute().parents
+        )
+        if error.errno is None or not error.strerror or elsewhere:  # ours, or of what was read: they name their file
             raise
         raise type(error)(
             error.errno, f"{path} cannot be written ({error.strerror}); free the disk or take another place"

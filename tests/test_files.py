@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -390,3 +391,13 @@ def test_nothing_is_written_by_hand(path: Path) -> None:
     calls = (node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
     used = {f"line {call.lineno}: .{call.attr}" for call in calls if getattr(call, "attr", None) in BY_HAND}
     assert not used, "use qlip.files"
+
+
+def test_an_error_about_another_file_names_that_one(tmp_path: Path) -> None:
+    (tmp_path / "sources").mkdir()
+    missing = tmp_path / "sources" / "weights"
+    with (
+        pytest.raises(FileNotFoundError, match=re.escape(f"'{missing}'")),
+        replacing_folder(tmp_path / "out" / "model", ()),
+    ):
+        missing.read_bytes()

@@ -61,6 +61,7 @@ def _card(name: str, task: str, text: str, metrics: Mapping[str, float], seed: i
     )
     rows = "\n".join(f"| {measure} | {value:.3f} |" for measure, value in metrics.items())
     trained = ", ".join(f"{key} {value}" for key, value in asdict(schedule).items())
+    textures = f" --clip.texture={schedule.texture:g} --reader.texture={schedule.texture:g}"
     return f"""---
 {data.to_yaml()}
 ---
@@ -72,6 +73,6 @@ def _card(name: str, task: str, text: str, metrics: Mapping[str, float], seed: i
 |---|---|
 {rows}
 
-Weights in float16. Trained by `python -m recipes.pocket train --seed {seed}` ({trained}); qlip implements
+Weights in float16. Trained by `python -m recipes.pocket train --seed {seed}{textures}` ({trained}); qlip implements
 [QLIP](https://arxiv.org/abs/2505.23004).
 """
