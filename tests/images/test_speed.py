@@ -165,17 +165,6 @@ class Faults(Dataset[int]):
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
-def as_if_new(worker: int) -> None:
-    """The thresholds of a process that has just begun; a fork has its parent's, which grow."""
-    for option in (-1, -3):
-        ctypes.CDLL(None).mallopt(option, 2**17)
-
-
-def as_if_new_and_kept(worker: int) -> None:
-    as_if_new(worker)
-    keep_memory(worker)
-
-
 class OldLibrary:
     """glibc's mallopt before 2.35, and what it has been told."""
 
@@ -198,8 +187,11 @@ def test_an_old_library_is_told_the_largest_that_it_takes(monkeypatch):
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="nothing is set elsewhere")
 def test_a_worker_keeps_the_memory_of_its_batches():
-    by_default, kept = (
-        [int(faults) for faults in DataLoader(Faults(), num_workers=1, worker_init_fn=start)]
-        for start in (as_if_new, as_if_new_and_kept)
+    by_default, kept = (  # spawned, for a fork has the memory and the thresholds that its parent has come to
+        [
+            int(faults)
+            for faults in DataLoader(Faults(), num_workers=1, worker_init_fn=start, multiprocessing_context="spawn")
+        ]
+        for start in (None, keep_memory)
     )
-    assert kept[-1] < 0.1 * by_default[-1]
+    assert kept[-1] < 0.5 * by_default[-1]
