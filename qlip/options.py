@@ -38,7 +38,12 @@ def parse_verb(parser: ArgumentParser, args: Sequence[str]) -> tuple[str, Namesp
         argparse.ArgumentError: if an argument is unknown, missing or of the wrong type.
     """
     check_configs(args)
-    options = parser.parse_args([underscored(arg) for arg in args])
+    try:
+        options = parser.parse_args([underscored(arg) for arg in args])
+    except OverflowError as error:
+        longest = max(range(len(args)), key=lambda i: len(args[i]))
+        option = args[longest] if args[longest].startswith("--") else args[max(longest - 1, 0)]
+        raise ValueError(f"{option.partition('=')[0].lstrip('-')}: got a number that is too large ({error})") from error
     return options.verb, options[options.verb]
 
 

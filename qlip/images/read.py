@@ -132,8 +132,9 @@ def to_rgb(image: ImageLike) -> Image.Image:
 
 
 def _as_tensor(pixels: Array) -> Tensor:
-    """An array ``(H, W, 3)`` as a tensor ``(3, H, W)``; torch takes none that cannot be written to."""
-    return torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy()).permute(2, 0, 1)
+    """An array ``(H, W, 3)`` as a tensor ``(3, H, W)``; torch takes none that cannot be written to, or that runs backwards."""
+    taken = pixels.flags.writeable and min(pixels.strides) >= 0  # numpy calls a single line contiguous either way
+    return torch.from_numpy(pixels if taken else pixels.copy()).permute(2, 0, 1)
 
 
 def _as_image(pixels: Tensor) -> Image.Image:

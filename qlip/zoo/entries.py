@@ -28,7 +28,13 @@ def local_entries(root: Path | str = DEFAULT_ROOT) -> list[str]:
 
 
 def find_local(source: str, root: Path | str = DEFAULT_ROOT) -> Path | None:
-    """The folder of an entry: ``source`` itself, or ``root/source``; None if neither is one."""
+    """The folder of an entry: ``source`` itself, or ``root/source``; None if neither is one.
+
+    Raises:
+        ValueError: if ``source`` is no text and no path, which a file of options may hold.
+    """
+    if not isinstance(source, str | Path):
+        raise ValueError(f"source: got {source!r}; takes the name of an entry, or the path of its folder")
     candidates = [Path(source).expanduser(), Path(root) / source]
     return next((folder for folder in candidates if read_whole(folder, partial(os.path.isfile, folder / CONFIG))), None)
 

@@ -408,3 +408,9 @@ def test_a_picture_smaller_than_a_patch_is_enlarged_to_one(height, width, shape,
     processor = QlipImageProcessor(None, crop)
     assert processor.prepare(np.zeros((height, width, 3), np.uint8)).shape == (3, *shape)
     assert processor.count_tokens(np.zeros((height, width, 3), np.uint8)) == [shape[1] // 14]
+
+
+def test_an_array_that_runs_backwards_is_taken():
+    values = np.arange(2 * 11 * 3, dtype=np.uint8).reshape(2, 11, 3)
+    for backwards in (values[::-1], values[:1][::-1], values[:, ::-1], values[:, :1][:, ::-1]):
+        assert np.array_equal(to_pixels(backwards).permute(1, 2, 0).numpy(), backwards)
