@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar, get_type_hints
 
 from jsonargparse import ArgumentError, ArgumentParser
 
+from qlip.core.rules import shown
 from qlip.evaluation.cell import Cell, Run
 from qlip.evaluation.config import BiasConfig, SweepConfig
 from qlip.evaluation.results import RESULT, read_cell
@@ -85,7 +86,7 @@ def read_sweep(config: SweepConfig) -> Sweep:
     for number, entry in enumerate(values["grid"], start=1):
         if not isinstance(entry, dict) or not all(isinstance(name, str) for name in entry):
             raise ValueError(
-                f"sweep: {config.sweep}: entry {number} of grid is {entry!r}; takes names of options with values"
+                f"sweep: {config.sweep}: entry {number} of grid is {shown(entry)}; takes names of options with values"
             )
     common = dict(values.get("common", {})) | ({"model": config.model} if config.model else {})
     out = config.out or Path(values.get("out", f"results/{config.sweep.stem}"))
