@@ -32,9 +32,10 @@ class _Known:
 
 
 class PositionCache:
-    """What a frozen network said at each coordinate, for as long as its weights stay as they are. Copies and pickles start empty.
+    """What a frozen network said at each coordinate, for as long as its weights stay as they are.
 
-    What writes to ``weight.data`` behind torch's back goes unnoticed. On CPUs alone: a GPU computes an encoding about as fast as it finds one.
+    Copies and pickles start empty. What writes to ``weight.data`` behind torch's back goes unnoticed. On CPUs alone: a GPU
+    computes an encoding about as fast as it finds one.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,6 @@
-"""Idefics 3 with images of any size, and what SmolVLM shares with it: one tree in place of tiles, a shuffle joins u x u patches to a token.
+"""Idefics 3 with images of any size, and what SmolVLM shares with it.
+
+One tree in place of tiles; a shuffle joins u x u patches to a token.
 
 Their towers read the table at the nearest entry, see `qlip.towers.idefics`: at sizes other than the model's own, positions go
 smoothly between entries where transformers repeats them. Both read nothing of ``pixel_attention_mask``: no image is padded.

@@ -31,9 +31,8 @@ MAX_BYTES = 2**30  # of a file: some decoders read all of it before they look at
 # Only formats of pixels: Pillow would start Ghostscript for others.
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 T = TypeVar("T")
-_STRIP = (
-    2**20
-)  # pixels that are converted at a time: temporary copies of a whole picture would be the largest thing there is
+# pixels that are converted at a time: temporary copies of a whole picture would be the largest thing there is
+_STRIP = 2**20
 _TURNS: dict[int, Callable[[Array], Array]] = {  # EXIF's number -> the upright picture from the stored one
     2: lambda a: a[:, ::-1],
     3: lambda a: a[::-1, ::-1],

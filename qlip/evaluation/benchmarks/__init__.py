@@ -1,4 +1,7 @@
-"""The benchmarks of the paper, one file each, two of them in miniature (twice), and the user's own. To add one, write a subclass of `Benchmark` and name it here."""
+"""The benchmarks of the paper, one file each; two of them in miniature, drawn and over photographs; and the user's own.
+
+To add one, write a subclass of `Benchmark` and name it here.
+"""
 
 from qlip.core.rules import shown, suggestion
 from qlip.evaluation.benchmarks.base import Benchmark
