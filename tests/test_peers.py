@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
@@ -52,6 +53,17 @@ def test_with_nothing_given_up_each_is_the_converted_model(
     expected = reader.model(**asked.inputs).logits
     got = reader.model(inputs_embeds=reader.prompt(features, QUESTION)).logits
     torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_flops_are_those_that_torch_counts(reader: peers.Reader, grid: Tensor) -> None:
+    after = peers.falling(80, 20, 4)
+    with FlopCounterMode(display=False) as counted:
+        peer_tome.encode(reader.layers, grid, after)
+    embedding = 2 * 80 * 3 * 14**2 * 128  # is in `grid` already
+    attention = 4 * 128 * sum(before**2 for before in (81, 66, 51, 36))  # which torch does not count on a CPU
+    costs = peers.flops(reader.geometry, peers.pairs(80, after))
+    assert costs - embedding - attention == pytest.approx(counted.get_total_flops(), rel=0.01)
 
 
 @torch.no_grad()
