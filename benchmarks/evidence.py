@@ -11,6 +11,7 @@ from pathlib import Path
 import _report
 import numpy as np
 import skimage
+from matplotlib.figure import Figure
 
 from qlip.configs import FOLDER
 from qlip.core.criteria import CRITERIA
@@ -21,18 +22,24 @@ from qlip.evaluation.report.claims import TREE, claim_table, find_run
 from qlip.evaluation.report.tables import delta, number
 from qlip.evaluation.results import Group, Result, find_results, group_results
 from qlip.evaluation.run.sweep import run_sweep
-from qlip.evaluation.statistics import LEVEL, compare, half, score
+from qlip.evaluation.statistics import LEVEL, Estimate, compare, half
 from qlip.images.read import read_image
 from qlip.tools.geometry import read_geometry
 from qlip.tools.measure import PLAIN, bounded, measure
 
 ROOT = Path(__file__).parents[1]
-PAGE, RESULTS = ROOT / "docs/evidence.md", ROOT / "results/evidence"
+PAGE, FIGURE, RESULTS = ROOT / "docs/evidence.md", ROOT / "docs/images/evidence.png", ROOT / "results/evidence"
 REFERENCE = "derivative"
 NAMES = [name for name in CRITERIA if name != "uniform"]  # that one merges nothing
 CANDIDATES = [name for name in NAMES if name not in (REFERENCE, "random")]
 BUDGETS = (100, 250)
 SHARE = 0.25  # of a picture's own grid
+DRAWN = {
+    "derivative": ("#222222", "quadtree, derivative"),
+    "contrast": ("#2e9e5b", "quadtree, contrast"),
+    "uniform": ("#c0392b", "grid scaled down"),
+}
+PANELS = {"vstar-pocket": "drawn backgrounds", "vstar-photo": "photographs behind the same objects"}
 DATA = Path(skimage.__file__).parent / "data"
 DOMAINS: Mapping[str, Sequence[Path]] = {
     "photographs": TEST,
@@ -42,11 +49,15 @@ DOMAINS: Mapping[str, Sequence[Path]] = {
 }
 
 
-def run_of(group: Group, criterion: str, budget: int) -> Result:
-    """The run of a criterion at a budget, at the pictures' own size."""
-    run = find_run(group, TREE | {"criterion": criterion, "max_tokens": budget})
-    assert run is not None, (group.name, criterion, budget)
-    return run
+def run_of(group: Group, criterion: str, budget: int) -> Result | None:
+    """The run of a criterion at a budget, at the pictures' own size; None if it was not asked."""
+    return find_run(group, TREE | {"criterion": criterion, "max_tokens": budget})
+
+
+def less(group: Group, run: Result, reference: Result, level: float = LEVEL, side: int | None = None) -> Estimate:
+    """By how much a run does better than another: on all questions, or on one half of them."""
+    ours, theirs = ([r for r in each.records if side in (None, half(r["unit"]))] for each in (run, reference))
+    return compare(group.benchmark, ours, theirs, level)[group.benchmark.primary]
 
 
 def criteria_section(groups: Sequence[Group]) -> str:
@@ -60,8 +71,8 @@ def criteria_section(groups: Sequence[Group]) -> str:
         for group in groups:
             for budget in BUDGETS:
                 run, reference = run_of(group, name, budget), run_of(group, REFERENCE, budget)
-                gap = compare(group.benchmark, run.records, reference.records, level)[group.benchmark.primary]
-                row.append(number(run.score) if run is reference else f"{number(run.score)} ({delta(gap)})")
+                gap = "" if run in (None, reference) else f" ({delta(less(group, run, reference, level))})"
+                row.append("" if run is None else number(run.score) + gap)
         rows.append(row)
     return (
         f"{groups[0].cells[0].data['questions']} questions, native size, accuracy. Intervals of the differences are at {100 * level:.1f} %, for "
@@ -70,33 +81,48 @@ def criteria_section(groups: Sequence[Group]) -> str:
 
 
 def choice(groups: Sequence[Group]) -> str:
-    """The criterion that is best on one half of the questions, and its differences on the other half."""
-    in_half = {side: [_half(group, side) for group in groups] for side in (0, 1)}
-    means = {
-        name: np.mean([scores[name, budget] for scores in in_half[0] for budget in BUDGETS]) for name in CANDIDATES
-    }
-    best = max(means, key=lambda name: means[name])
-    said = []
-    for group in groups:
-        for budget in BUDGETS:
-            run, reference = (run_of(group, name, budget) for name in (best, REFERENCE))
-            ours, theirs = ([r for r in each.records if half(r["unit"]) == 1] for each in (run, reference))
-            gap = compare(group.benchmark, ours, theirs)[group.benchmark.primary]
-            said.append(f"{group.benchmark.name} with {budget} tokens {delta(gap)}")
+    """The criterion that gains most on one half of the questions, 100 tokens, and what it gains on the other half."""
+    budget = BUDGETS[0]
+    pairs = {name: [(g, run_of(g, name, budget), run_of(g, REFERENCE, budget)) for g in groups] for name in CANDIDATES}
+    gained = {name: np.mean([less(*pair, side=0).value for pair in pairs[name]]) for name in CANDIDATES}
+    best = max(gained, key=lambda name: gained[name])
+    said = [f"{group.benchmark.name} {delta(less(group, run, other, side=1))}" for group, run, other in pairs[best]]
     return (
-        f"Best of the {len(CANDIDATES)} on one half of the questions, by the mean of these columns: `{best}`. On the other half, which took no part in "
-        f"the choice, less `{REFERENCE}`: {', '.join(said)}."
+        f"Best of the {len(CANDIDATES)} on one half of the questions, by the mean of both benchmarks at {budget} tokens: `{best}`. On the other half, which "
+        f"took no part in the choice, less `{REFERENCE}`: {', '.join(said)}."
     )
 
 
-def _half(group: Group, side: int) -> dict[tuple[str, int], float]:
-    """Scores on one half of the questions, by criterion and budget."""
-    found = {}
-    for name in NAMES:
-        for budget in BUDGETS:
-            records = [record for record in run_of(group, name, budget).records if half(record["unit"]) == side]
-            found[name, budget] = score(group.benchmark, records)[group.benchmark.primary].value
-    return found
+def draw(groups: Sequence[Group]) -> Figure:
+    """Score over tokens, a panel a benchmark: the quadtree, the grid scaled down, and the stock model."""
+    figure = Figure(figsize=(9.2, 3.7), layout="constrained")
+    for axes, group in zip(figure.subplots(1, len(groups), sharey=True), groups, strict=True):
+        for criterion, (colour, label) in DRAWN.items():
+            runs = [run_of(group, criterion, budget) for budget in (60, *BUDGETS)]
+            points = [
+                (
+                    run.cell.max_tokens,
+                    run.score.value,
+                    run.score.value - run.score.low,
+                    run.score.high - run.score.value,
+                )
+                for run in runs
+                if run
+            ]
+            x, y, below, above = zip(*points, strict=True)
+            axes.errorbar(x, y, (below, above), fmt="o-", color=colour, capsize=3, label=label)
+        stock = group.baseline
+        if stock is not None:
+            axes.plot(64, stock.score.value, "D", ms=9, color="#3b7dd8", label="stock model, its own crop")
+        axes.set_xscale("log")
+        axes.set_xticks([60, 100, 250], ["60", "100", "250"])
+        axes.set_xticks([], minor=True)
+        axes.set_title(PANELS.get(group.benchmark.name, group.benchmark.name), fontsize=12)
+        axes.set_xlabel("image tokens", fontsize=11)
+        axes.grid(alpha=0.25)
+    figure.axes[0].set_ylabel("right, %", fontsize=11)
+    figure.axes[0].legend(fontsize=9, frameon=False)
+    return figure
 
 
 def domain_section() -> str:
