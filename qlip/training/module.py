@@ -70,6 +70,10 @@ class QlipModule(L.LightningModule):
             loss = replace(loss, target="image_embeds" if projected else "pooler_output")
         elif loss.target == "image_embeds" and not projected:
             raise ValueError(f"loss.target: {backbone!r} has no projection to image_embeds; use pooler_output")
+        if loss.patches < 0:
+            raise ValueError(
+                f"loss.patches: got {loss.patches}; takes a weight of at least 0, which leaves the term out"
+            )
         # Plain values: checkpoints are only ever loaded with weights_only=True. What changes no result is not among them.
         plain = {"mlp": asdict(mlp), "loss": asdict(loss)}
         self.save_hyperparameters({"backbone": backbone, "revision": revision, **plain, "lr": lr, "warmup": warmup})

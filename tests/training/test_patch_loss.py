@@ -131,6 +131,11 @@ def test_without_a_weight_nothing_is_carried_and_nothing_changes(
     assert next(iter(other.val_dataloader()))[0].micro_batches[0].standard is not None
 
 
+def test_a_weight_below_zero_is_refused(clip_folder: str) -> None:
+    with pytest.raises(ValueError, match=r"loss.patches: got -1.0; takes a weight of at least 0"):
+        QlipModule(clip_folder, mlp=SMALL, loss=LossConfig(patches=-1.0))
+
+
 def test_a_fit_draws_it(fit_args: list[str]) -> None:
     main(["fit", *fit_args, "--model.loss.patches=2"])
     events = EventAccumulator("lightning_logs/version_0").Reload()
