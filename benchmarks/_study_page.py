@@ -15,7 +15,6 @@ from qlip.evaluation.statistics import Estimate, draw_counts, estimate
 ROOT = Path(__file__).parents[1]
 PAGE, IMAGES = ROOT / "docs/training-study.md", ROOT / "docs/images"
 WANTED = 5e-7  # R that the paper asks for
-UNTRAINED = ("bicubic", "solved")
 LOOKS = (  # colour, mark, and what it means
     ("#222222", "D", "not trained"),
     ("#2e9e5b", "o", "trained, R below 5e-7"),
@@ -41,7 +40,7 @@ class Study:
 
     def __init__(self, found: Mapping[str, Mapping[str, Any]]) -> None:
         self.found = found
-        self.trained = [name for name in found if name not in UNTRAINED]
+        self.trained = [name for name in found if found[name]["variant"]["steps"]]
         self.place = np.array(found["solved"]["place"])
 
     def right(self, name: str) -> Values:
@@ -114,7 +113,7 @@ def _row(study: Study, name: str, sizes: list[str]) -> list[str]:
 
 def _look(study: Study, name: str) -> tuple[str, str]:
     """Colour and mark of a variant."""
-    return LOOKS[0 if name in UNTRAINED else 1 if study.exact(name) else 2][:2]
+    return LOOKS[0 if name not in study.trained else 1 if study.exact(name) else 2][:2]
 
 
 def answers(study: Study) -> Figure:
@@ -171,7 +170,7 @@ def cls(study: Study) -> Figure:
     figure = Figure(figsize=(8, 6.4), layout="constrained")
     panels = figure.subplots(2, 2, sharey=True).flat
     for panel, size in zip(panels, sizes, strict=True):
-        for name in [*study.trained, *UNTRAINED]:
+        for name in sorted(study.found, key=study.trained.__contains__, reverse=True):
             x, y = study.found[name]["cos"][size], study.mean(name).value
             colour, mark = _look(study, name)
             panel.plot(x, y, mark, ms=5, alpha=0.8, color=colour)

@@ -41,9 +41,13 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results/training-study"
 BATCH = 2
 SIZES = (112, 168, 224, 336)  # at which [CLS] is compared with that of 112 px
+TABLES: dict[str, Callable[[Tensor], Position]] = {
+    "bicubic": TablePosition,
+    "zero": lambda table: TablePosition(table, "zero"),
+}
 SCENES = 32  # half of them over photographs
 VIEWS = {"whole grid, 224 px": Vision(size=224, criterion="uniform"), "100 tokens": Vision(size=None, max_tokens=100)}
-BENCHMARKS, QUESTIONS = ("vstar-pocket", "vstar-photo"), 200
+BENCHMARKS, QUESTIONS = ("vstar-pocket", "vstar-photo"), 100
 
 Shown = Literal["fixed", "uniform", "log-uniform", "native"]
 EDGES: dict[Shown, Callable[[Random], float]] = {  # shortest edge in pixels of a training photograph
@@ -60,6 +64,7 @@ class Variant:
 
     factor: str
     init: Literal["solved", "random"] = "solved"
+    sigma: float | None = None
     project: int = 10
     """Steps from one projection to the next; 0 for never."""
     steps: int = 300
@@ -104,6 +109,9 @@ def variants() -> dict[str, Variant]:
         "project-0-gamma-10": replace(free, factor="never projected, gamma 10", gamma=10.0),
         "project-0-gamma-1000": replace(free, factor="never projected, gamma 1000", gamma=1000.0),
         "patches-1-lr-1e-3": replace(base, factor="patches 1, lr 1e-3", patches=1.0, lr=1e-3),
+        "zero": Variant("no position", steps=0),
+        "sigma-1": Variant("solved, sigma 1", steps=0, sigma=1.0),
+        "sigma-2": Variant("solved, sigma 2", steps=0, sigma=2.0),
         "steps-1000": replace(base, factor="1000 steps", steps=1000),
         "paper-1000": replace(paper, factor="the paper, 1000 steps", steps=1000),
     }
@@ -155,7 +163,7 @@ def fitted(variant: Variant, clip: str) -> tuple[QlipModule, dict[str, Any]]:
     """A module whose position was made as the variant says, its curve, and the seconds that a step took."""
     L.seed_everything(0, verbose=False)
     loss = LossConfig(gamma=variant.gamma, patches=variant.patches)
-    module = QlipModule(clip, mlp=MLPConfig(init=variant.init), loss=loss, lr=variant.lr)
+    module = QlipModule(clip, mlp=MLPConfig(init=variant.init, sigma=variant.sigma), loss=loss, lr=variant.lr)
     module.vision.weighting = variant.weighting
     curve, start = Curve(max(variant.steps // 60, 1)), time.process_time()
     projection = [ResidualProjection(variant.project)] if variant.project else []
@@ -222,13 +230,11 @@ def measure(names: list[str], clip: str, llava: str, out: Path) -> None:
     for name in names:
         variant = variants()[name]
         module, made = fitted(variant, clip)
+        module.position.requires_grad_(False)
         table: Tensor = module.table
         scenes = scenes or Scenes(module)
-        if name == "bicubic":
-            position: Position = TablePosition(table)
-        else:
-            module.position.requires_grad_(False)
-            position = module.position
+        position: Position = TABLES[name](table) if name in TABLES else module.position
+        if name not in TABLES:
             made |= {"R": module.position.residual(table)[0].item(), "offgrid": module.position.offgrid(table)}
         made |= scenes.measure(module, position)
         start = time.process_time()

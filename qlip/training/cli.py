@@ -148,7 +148,7 @@ def _with_found_recipes(args: list[str]) -> list[str]:
 
 
 def run(args: list[str], prog: str) -> None:
-    """Run one of Lightning's verbs; with no arguments for the model and the data, ``fit`` is the paper's recipe.
+    """Run one of Lightning's verbs; with no arguments, ``fit`` is the paper's recipe and projects (docs/training-study.md).
 
     Args:
         args: The verb and its options.
