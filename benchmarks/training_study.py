@@ -67,7 +67,7 @@ class Variant:
     sigma: float | None = None
     project: int = 10
     """Steps from one projection to the next; 0 for never."""
-    steps: int = 300
+    steps: int = 200
     lr: float = 7.5e-5
     gamma: float = 1.0
     shown: Shown = "fixed"
@@ -201,7 +201,7 @@ class Scenes:
         cosines, biases = {}, {}
         for size, batch in self.batches.items():
             with torch.no_grad():
-                added = position(batch.coords)
+                added = position(batch.coords).clone()
             cls = module.encode_at(batch, added.requires_grad_())
             biases[size] = position_gradient_norms(cls, self.target, added).mean().item()
             cosines[size] = torch.cosine_similarity(cls, self.target).mean().item()
