@@ -1,4 +1,4 @@
-"""Model cards of the two pocket models: the README.md in each of their folders."""
+"""Model cards of the pocket models: the README.md in each of their folders."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -44,24 +44,53 @@ processor = AutoProcessor.from_pretrained(shipped("pocket-llava"))
 ```
 """
 
+_QWEN = """A Qwen2-VL of 2 million parameters: a tower that rotates, a merger of 2 x 2 patches, M-RoPE. It answers questions about the
+colour, the place and the presence of shapes in drawn scenes, and was trained on scenes of 112 to 672 pixels. A token is 28 x 28 pixels, and pictures
+keep their size.
+
+```python
+import qlip
+model, processor = qlip.from_pretrained("pocket-qwen", dtype="float32")    # converted: as many tokens as a picture deserves
+```
+
+The stock model, from its folder:
+
+```python
+from transformers import AutoProcessor, Qwen2VLForConditionalGeneration
+from qlip.shipped import shipped
+model = Qwen2VLForConditionalGeneration.from_pretrained(shipped("pocket-qwen"), dtype="float32")
+processor = AutoProcessor.from_pretrained(shipped("pocket-qwen"))
+```
+"""
+
 
 def clip_card(metrics: Mapping[str, float], seed: int, schedule: Schedule) -> str:
     """Write the card of pocket-clip."""
-    return _card("pocket-clip", "zero-shot-image-classification", _CLIP, metrics, seed, schedule)
+    return _card("pocket-clip", "zero-shot-image-classification", _CLIP, metrics, _pair(seed, schedule), schedule)
 
 
 def llava_card(metrics: Mapping[str, float], seed: int, schedule: Schedule) -> str:
     """Write the card of pocket-llava."""
-    return _card("pocket-llava", "image-text-to-text", _LLAVA, metrics, seed, schedule)
+    return _card("pocket-llava", "image-text-to-text", _LLAVA, metrics, _pair(seed, schedule), schedule)
 
 
-def _card(name: str, task: str, text: str, metrics: Mapping[str, float], seed: int, schedule: Schedule) -> str:
-    data = ModelCardData(
-        library_name="transformers", license="apache-2.0", pipeline_tag=task, tags=["qlip", "clip", "synthetic"]
-    )
+def qwen_card(metrics: Mapping[str, float], seed: int, schedule: Schedule) -> str:
+    """Write the card of pocket-qwen."""
+    command = f"train-qwen --seed {seed} --schedule.texture={schedule.texture:g}"
+    return _card("pocket-qwen", "image-text-to-text", _QWEN, metrics, command, schedule)
+
+
+def _pair(seed: int, schedule: Schedule) -> str:
+    """The command that trains the pair."""
+    return f"train --seed {seed} --clip.texture={schedule.texture:g} --reader.texture={schedule.texture:g}"
+
+
+def _card(name: str, task: str, text: str, metrics: Mapping[str, float], command: str, schedule: Schedule) -> str:
+    tags = ["qlip", *([] if name == "pocket-qwen" else ["clip"]), "synthetic"]
+    data = ModelCardData(library_name="transformers", license="apache-2.0", pipeline_tag=task, tags=tags)
     rows = "\n".join(f"| {measure} | {value:.3f} |" for measure, value in metrics.items())
     trained = ", ".join(f"{key} {value}" for key, value in asdict(schedule).items())
-    textures = f" --clip.texture={schedule.texture:g} --reader.texture={schedule.texture:g}"
+    scenes = "scenes" if name == "pocket-qwen" else "112 px scenes"
     return f"""---
 {data.to_yaml()}
 ---
@@ -69,10 +98,10 @@ def _card(name: str, task: str, text: str, metrics: Mapping[str, float], seed: i
 # {name}
 
 {text}
-| on fresh 112 px scenes | share right |
+| on fresh {scenes} | share right |
 |---|---|
 {rows}
 
-Weights in float16. Trained by `python -m recipes.pocket train --seed {seed}{textures}` ({trained}); qlip implements
+Weights in float16. Trained by `python -m recipes.pocket {command}` ({trained}); qlip implements
 [QLIP](https://arxiv.org/abs/2505.23004).
 """

@@ -1,0 +1,139 @@
+"""Training pocket-qwen: a tower, a merger and a language model learn together, on scenes of mixed sizes."""
+
+from random import Random
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from qlip.data.language import PAD_ID, things
+from qlip.data.scenes import COLOURS, SHAPES, Scenes
+from recipes.pocket.clip import balanced_cross_entropy, labels, patch_objects
+from recipes.pocket.conversation import Chat, language_losses, make_hints, pad
+from recipes.pocket.models import PATCH_SIZE, UNIT_SIZE, WIDTH, make_qwen, normalise, qwen_tokenizer, to_qwen_patches
+from recipes.pocket.reader import vary_background
+from recipes.pocket.run import PocketRun, Schedule
+
+QWEN_SCHEDULE = Schedule(cycles=(1300, 900), batch_size=32, lr=1.5e-3)
+HINT_LAYERS = {"colour": 2, "place": 3, "agrees": 3}
+TOKENS = 1024  # of the images of a step, about
+QUESTIONS = 60  # of a step, about; three to six for each scene
+SIDES = (4, 12)  # fewest and most units along an edge of most scenes
+LARGE, LARGEST = 0.15, 24  # share of steps with larger scenes, and the most units along an edge of those
+
+
+class PocketQwen(PocketRun):
+    """The training of pocket-qwen: tower, merger and language model together.
+
+    What the merger puts out is told apart by linear readouts (shape and colour of what each unit shows), and early layers of the
+    language model by hints as in `PocketReader`. A tower that rotates does not know where in the image a patch is; the language
+    model has to learn that from M-RoPE. So two hints more ask for row and column at every image token, and for height and width behind
+    the image.
+
+    Scenes have 4 to 12 units along each edge, some more. In half of the batches background tokens are thinned out or
+    multiplied, and in half of them positions are stretched, as in `PocketReader`. No quadtree is involved.
+    """
+
+    def __init__(self, schedule: Schedule = QWEN_SCHEDULE, seed: int = 0) -> None:
+        super().__init__(schedule, seed)
+        torch.manual_seed(seed)
+        self.qwen = make_qwen()
+        self.shape, self.colour = nn.Linear(WIDTH, len(SHAPES) + 1), nn.Linear(WIDTH, len(COLOURS) + 1)
+        self.hints = make_hints(WIDTH)
+        self.row_column, self.height_width = nn.Linear(WIDTH, 2), nn.Linear(WIDTH, 2)
+        tokenizer = qwen_tokenizer()
+        self.chat = Chat(
+            tokenizer,
+            user="<|im_start|>user\n",
+            assistant="<|im_end|>\n<|im_start|>assistant\n",
+            end=tokenizer.eos_token_id,
+        )
+
+    objects = (2, 5)
+
+    def choose_size(self, random: Random) -> tuple[int, tuple[int, int]]:
+        """Choose height and width evenly on a logarithmic scale, and as many scenes as keep the step's cost about the same."""
+        low, high = SIDES[0], LARGEST if random.random() < LARGE * self.progress else SIDES[1]
+        rows, columns = (round(low * (high / low) ** random.random()) for _ in range(2))
+        count = max(2, min(self.schedule.batch_size, TOKENS // (rows * columns)))
+        return count, (rows * UNIT_SIZE, columns * UNIT_SIZE)
+
+    @property
+    def progress(self) -> float:
+        """How far the first quarter of the first cycle is behind, from 0 to 1: first things first."""
+        return min(1.0, 4 * self.global_step / self.schedule.cycles[0])
+
+    def training_step(self, batch: int, batch_idx: int) -> Tensor:
+        """Compute the loss on one batch of fresh scenes, with three to six questions about each."""
+        scenes, generator, random = self.draw()
+        features, shown = self.see(scenes.images), patch_objects(scenes, UNIT_SIZE)
+        losses = {
+            "unit_shape": balanced_cross_entropy(self.shape(features), labels(scenes.shape, shown)),
+            "unit_colour": balanced_cross_entropy(self.colour(features), labels(scenes.colour, shown)),
+        }
+        grid = torch.tensor(scenes.images.shape[-2:]) // UNIT_SIZE
+        places = torch.cartesian_prod(*(torch.arange(float(edge)) for edge in grid.tolist())).expand(
+            len(scenes), -1, -1
+        )
+        if random.random() < 0.5 * self.progress:
+            chosen = vary_background(shown >= 0, random.randint(16, 144), generator)[..., None]
+            features, places = (
+                features.gather(1, chosen.expand(-1, -1, WIDTH)),
+                places.gather(1, chosen.expand(-1, -1, 2)),
+            )
+        longest = int(grid.max())
+        stretch = random.uniform(1.0, max(1.0, 32 / longest)) if random.random() < 0.5 * self.progress else 1.0
+        told, right = self.read(scenes, features, stretch * places, stretch * grid, random)
+        losses |= told
+        self.log_all({**losses, "right": right})
+        return torch.stack(list(losses.values())).sum()
+
+    def see(self, images: Tensor) -> Tensor:
+        """Give the image tokens of pictures ``(B, 3, H, W)`` of one size: ``(B, N, D)``."""
+        grid = torch.tensor([[1, *(edge // PATCH_SIZE for edge in images.shape[-2:])]]).expand(len(images), -1)
+        merged = self.qwen.model.visual(to_qwen_patches(normalise(images)), grid_thw=grid).pooler_output
+        return merged.view(len(images), -1, WIDTH)
+
+    def read(
+        self, scenes: Scenes, features: Tensor, places: Tensor, extent: Tensor, random: Random
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Have questions read and answered.
+
+        Args:
+            scenes: The scenes.
+            features: Image tokens ``(B, N, D)``.
+            places: Row and column of each ``(B, N, 2)``.
+            extent: Rows and columns of the image ``(2,)``.
+            random: Source of chance.
+
+        Returns:
+            The losses, and the share of answers that begin right.
+        """
+        config, model = self.qwen.config, self.qwen.model
+        image = [config.image_token_id] * features.shape[1]
+        conversations, turns = [], max(3, min(6, QUESTIONS // len(scenes)))
+        for i in range(len(scenes)):
+            conversation = self.chat.begin("<|im_start|>user\n<|vision_start|>", image, "<|vision_end|>")
+            self.chat.ask(conversation, things(scenes, i), random, turns)
+            conversations.append(conversation)
+        ids = pad([conversation.ids for conversation in conversations], PAD_ID)
+        seen = ids == config.image_token_id
+        embeds = model.get_input_embeddings()(ids)
+        embeds = embeds.masked_scatter(seen[..., None], features)
+        first, count = int(seen[0].int().argmax()), features.shape[1]
+        after = first + extent.max() + torch.arange(ids.shape[1] - first - count)
+        positions = torch.cat([torch.arange(first), torch.full((count,), first), after]).float()
+        positions = positions.expand(3, len(ids), -1).clone()
+        positions[1:, :, first : first + count] = first + places.permute(2, 0, 1)
+        states = model.language_model(
+            inputs_embeds=embeds,
+            position_ids=positions,
+            attention_mask=(ids != PAD_ID).long(),
+            output_hidden_states=True,
+        )
+        losses, right = language_losses(conversations, states, self.qwen.lm_head, self.hints, HINT_LAYERS)
+        at_image = self.row_column(states.hidden_states[1][:, first : first + count])
+        behind = self.height_width(states.hidden_states[2][:, first + count])
+        losses["row_column"] = F.smooth_l1_loss(at_image, places / 8)
+        losses["height_width"] = F.smooth_l1_loss(behind, (extent / 8).expand_as(behind))
+        return losses, right
