@@ -119,8 +119,8 @@ def make_qwen() -> Qwen2VLForConditionalGeneration:
         "spatial_merge_size": MERGE,
         "temporal_patch_size": FRAMES,
     }
-    # Qwen2-VL's base of a million is for 32,768 tokens; columns, which turn slowest, would hardly turn within a pocket scene.
-    rotation = {"rope_type": "default", "rope_theta": 1000.0, "mrope_section": [4, 6, 6]}
+    # Qwen2-VL's base of a million is for 32,768 tokens. Columns turn slowest; here they have to turn within a scene of 32 units.
+    rotation = {"rope_type": "default", "rope_theta": 100.0, "mrope_section": [2, 7, 7]}
     text = {
         "vocab_size": len(tokenizer),
         "hidden_size": WIDTH,
@@ -141,8 +141,14 @@ def make_qwen() -> Qwen2VLForConditionalGeneration:
         video_token_id=video,
         vision_start_token_id=vision_start,
         vision_end_token_id=vision_end,
+        tie_word_embeddings=True,  # as in Qwen2-VL-2B
     )
     qwen = Qwen2VLForConditionalGeneration(config)
+    words = qwen.model.language_model
+    torch.nn.init.normal_(words.embed_tokens.weight, std=WIDTH**-0.5)
+    for projection in (words.layers[0].self_attn.q_proj, words.layers[0].self_attn.k_proj):
+        # Rotated biases depend on where tokens are and not on what they say: that makes columns quick to learn.
+        torch.nn.init.normal_(projection.bias)
     qwen.generation_config.pad_token_id, qwen.generation_config.eos_token_id = PAD_ID, end
     return qwen
 

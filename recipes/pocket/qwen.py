@@ -1,10 +1,12 @@
 """Training pocket-qwen: a tower, a merger and a language model learn together, on scenes of mixed sizes."""
 
+from collections.abc import Iterable
 from random import Random
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb
 
 from qlip.data.language import PAD_ID, things
 from qlip.data.scenes import COLOURS, SHAPES, Scenes
@@ -14,8 +16,9 @@ from recipes.pocket.models import PATCH_SIZE, UNIT_SIZE, WIDTH, make_qwen, norma
 from recipes.pocket.reader import vary_background
 from recipes.pocket.run import PocketRun, Schedule
 
-QWEN_SCHEDULE = Schedule(cycles=(1300, 900), batch_size=32, lr=1.5e-3)
+QWEN_SCHEDULE = Schedule(cycles=(1200, 800), batch_size=32, lr=1.5e-3)
 HINT_LAYERS = {"colour": 2, "place": 3, "agrees": 3}
+LOOKING = 1  # layer whose heads are told where to look
 TOKENS = 1024  # of the images of a step, about
 QUESTIONS = 60  # of a step, about; three to six for each scene
 SIDES = (4, 12)  # fewest and most units along an edge of most scenes
@@ -38,7 +41,7 @@ class PocketQwen(PocketRun):
         super().__init__(schedule, seed)
         torch.manual_seed(seed)
         self.qwen = make_qwen()
-        self.shape, self.colour = nn.Linear(WIDTH, len(SHAPES) + 1), nn.Linear(WIDTH, len(COLOURS) + 1)
+        self.shape, self.colour = (nn.Parameter(torch.zeros(1 + len(words))) for words in (SHAPES, COLOURS))
         self.hints = make_hints(WIDTH)
         self.row_column, self.height_width = nn.Linear(WIDTH, 2), nn.Linear(WIDTH, 2)
         tokenizer = qwen_tokenizer()
@@ -67,9 +70,10 @@ class PocketQwen(PocketRun):
         """Compute the loss on one batch of fresh scenes, with three to six questions about each."""
         scenes, generator, random = self.draw()
         features, shown = self.see(scenes.images), patch_objects(scenes, UNIT_SIZE)
+        shapes, colours = labels(scenes.shape, shown), labels(scenes.colour, shown)
         losses = {
-            "unit_shape": balanced_cross_entropy(self.shape(features), labels(scenes.shape, shown)),
-            "unit_colour": balanced_cross_entropy(self.colour(features), labels(scenes.colour, shown)),
+            "unit_shape": balanced_cross_entropy(self.name(features, SHAPES, self.shape), shapes),
+            "unit_colour": balanced_cross_entropy(self.name(features, COLOURS, self.colour), colours),
         }
         grid = torch.tensor(scenes.images.shape[-2:]) // UNIT_SIZE
         places = torch.cartesian_prod(*(torch.arange(float(edge)) for edge in grid.tolist())).expand(
@@ -77,13 +81,11 @@ class PocketQwen(PocketRun):
         )
         if random.random() < 0.5 * self.progress:
             chosen = vary_background(shown >= 0, random.randint(16, 144), generator)[..., None]
-            features, places = (
-                features.gather(1, chosen.expand(-1, -1, WIDTH)),
-                places.gather(1, chosen.expand(-1, -1, 2)),
-            )
+            features, places = (each.gather(1, chosen.expand(-1, -1, each.shape[2])) for each in (features, places))
+            colours = colours.gather(1, chosen[..., 0])
         longest = int(grid.max())
         stretch = random.uniform(1.0, max(1.0, 32 / longest)) if random.random() < 0.5 * self.progress else 1.0
-        told, right = self.read(scenes, features, stretch * places, stretch * grid, random)
+        told, right = self.read(scenes, features, colours, stretch * places, stretch * grid, random)
         losses |= told
         self.log_all({**losses, "right": right})
         return torch.stack(list(losses.values())).sum()
@@ -94,14 +96,20 @@ class PocketQwen(PocketRun):
         merged = self.qwen.model.visual(to_qwen_patches(normalise(images)), grid_thw=grid).pooler_output
         return merged.view(len(images), -1, WIDTH)
 
+    def name(self, features: Tensor, words: Iterable[str], bias: Tensor) -> Tensor:
+        """Compare image tokens with the embeddings of words, and of none: ``(B, N, 1 + words)``."""
+        ids = torch.tensor([PAD_ID, *(self.chat.tokenizer.vocab[word] for word in words)])
+        return F.linear(features, self.qwen.get_input_embeddings()(ids), bias)
+
     def read(
-        self, scenes: Scenes, features: Tensor, places: Tensor, extent: Tensor, random: Random
+        self, scenes: Scenes, features: Tensor, colours: Tensor, places: Tensor, extent: Tensor, random: Random
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Have questions read and answered.
 
         Args:
             scenes: The scenes.
             features: Image tokens ``(B, N, D)``.
+            colours: Colour that each shows, counted from 1, or 0 ``(B, N)``.
             places: Row and column of each ``(B, N, 2)``.
             extent: Rows and columns of the image ``(2,)``.
             random: Source of chance.
@@ -132,8 +140,35 @@ class PocketQwen(PocketRun):
             output_hidden_states=True,
         )
         losses, right = language_losses(conversations, states, self.qwen.lm_head, self.hints, HINT_LAYERS)
+        wanted = pad([conversation.colour for conversation in conversations], 0)
+        losses["look"] = self.look(states.hidden_states[LOOKING], positions, wanted, colours, first)
         at_image = self.row_column(states.hidden_states[1][:, first : first + count])
         behind = self.height_width(states.hidden_states[2][:, first + count])
-        losses["row_column"] = F.smooth_l1_loss(at_image, places / 8)
-        losses["height_width"] = F.smooth_l1_loss(behind, (extent / 8).expand_as(behind))
+        losses["row_column"] = 10 * F.smooth_l1_loss(at_image, places / 8)
+        losses["height_width"] = 10 * F.smooth_l1_loss(behind, (extent / 8).expand_as(behind))
         return losses, right
+
+    def look(self, states: Tensor, positions: Tensor, wanted: Tensor, colours: Tensor, first: int) -> Tensor:
+        """Compute how far a layer's heads are from looking, where a shape is named, at the image tokens that show it.
+
+        Args:
+            states: What the layer reads ``(B, L, D)``.
+            positions: Time, row and column of each token ``(3, B, L)``.
+            wanted: Where a shape is named that is in the image, its colour, which no other object of the scene has ``(B, L)``; else 0 or less.
+            colours: Colour that each image token shows, or 0 ``(B, N)``.
+            first: Place of the first image token.
+        """
+        words = self.qwen.model.language_model
+        layer, attention = words.layers[LOOKING], words.layers[LOOKING].self_attn
+        states = layer.input_layernorm(states)
+        query, key = (
+            project(states).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
+            for project in (attention.q_proj, attention.k_proj)
+        )
+        query, key = apply_rotary_pos_emb(query, key, *words.rotary_emb(states, positions))
+        row, at = (wanted > 0).nonzero(as_tuple=True)
+        keys = key[row, :, first : first + colours.shape[1]]
+        scores = attention.scaling * (keys @ query[row, :, at][..., None]).squeeze(-1)  # (M, heads, N)
+        shows = (colours[row] == wanted[row, at, None])[:, None]
+        shows = shows | ~shows.any(-1, keepdim=True)  # a shape may hide behind no unit of its own
+        return (scores.logsumexp(-1) - scores.masked_fill(~shows, -torch.inf).logsumexp(-1)).mean()

@@ -61,7 +61,8 @@ def test_training_reads_a_chat_as_the_stock_model_does(monkeypatch: pytest.Monke
             asked.append(f"What is the color of the {scene[0].shape}?") or iter([(scene[0].shape, asked[-1], "red")])
         ),
     )
-    run.read(drawn, run.see(drawn.images), places, grid, Random(0))
+    colours = torch.ones(2, 24, dtype=torch.long)
+    run.read(drawn, run.see(drawn.images), colours, places, grid, Random(0))
     read.remove()
     for i, question in enumerate(asked):
         content = [{"type": "image"}, {"type": "text", "text": question}]
