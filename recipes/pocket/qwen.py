@@ -28,14 +28,18 @@ LARGE, LARGEST = 0.15, 24  # share of steps with larger scenes, and the most uni
 class PocketQwen(PocketRun):
     """The training of pocket-qwen: tower, merger and language model together.
 
-    What the merger puts out is told apart by linear readouts (shape and colour of what each unit shows), and early layers of the
-    language model by hints as in `PocketReader`. A tower that rotates does not know where in the image a patch is; the language
-    model has to learn that from M-RoPE. So two hints more ask for row and column at every image token, and for height and width behind
-    the image.
+    Answers alone teach too little, as in `PocketReader`, whose hints are used here too. Besides,
 
-    Scenes have 4 to 12 units along each edge, some more. In half of the batches background tokens are thinned out or
+    - an image token is taught to be like the words for the shape and the colour that its unit shows, in the language model's own embeddings;
+    - the heads of an early layer are told to look, where a shape is named, at the image tokens that show it;
+    - a tower that rotates does not know where in the image a patch is, so the language model has to tell it from M-RoPE: two linear
+      readouts ask for row and column at every image token, and for height and width behind the image.
+
+    Scenes have 4 to 12 units along each edge, some up to 24. In half of the batches background tokens are thinned out or
     multiplied, and in half of them positions are stretched, as in `PocketReader`. No quadtree is involved.
     """
+
+    objects = (2, 5)
 
     def __init__(self, schedule: Schedule = QWEN_SCHEDULE, seed: int = 0) -> None:
         super().__init__(schedule, seed)
@@ -51,8 +55,6 @@ class PocketQwen(PocketRun):
             assistant="<|im_end|>\n<|im_start|>assistant\n",
             end=tokenizer.eos_token_id,
         )
-
-    objects = (2, 5)
 
     def choose_size(self, random: Random) -> tuple[int, tuple[int, int]]:
         """Choose height and width evenly on a logarithmic scale, and as many scenes as keep the step's cost about the same."""
@@ -76,9 +78,8 @@ class PocketQwen(PocketRun):
             "unit_colour": balanced_cross_entropy(self.name(features, COLOURS, self.colour), colours),
         }
         grid = torch.tensor(scenes.images.shape[-2:]) // UNIT_SIZE
-        places = torch.cartesian_prod(*(torch.arange(float(edge)) for edge in grid.tolist())).expand(
-            len(scenes), -1, -1
-        )
+        places = torch.cartesian_prod(*(torch.arange(float(edge)) for edge in grid.tolist()))
+        places = places.expand(len(scenes), -1, -1)
         if random.random() < 0.5 * self.progress:
             chosen = vary_background(shown >= 0, random.randint(16, 144), generator)[..., None]
             features, places = (each.gather(1, chosen.expand(-1, -1, each.shape[2])) for each in (features, places))
@@ -97,7 +98,7 @@ class PocketQwen(PocketRun):
         return merged.view(len(images), -1, WIDTH)
 
     def name(self, features: Tensor, words: Iterable[str], bias: Tensor) -> Tensor:
-        """Compare image tokens with the embeddings of words, and of none: ``(B, N, 1 + words)``."""
+        """Compare image tokens with the embeddings of words, and with that of padding for none of them: ``(B, N, 1 + words)``."""
         ids = torch.tensor([PAD_ID, *(self.chat.tokenizer.vocab[word] for word in words)])
         return F.linear(features, self.qwen.get_input_embeddings()(ids), bias)
 
@@ -126,8 +127,7 @@ class PocketQwen(PocketRun):
             conversations.append(conversation)
         ids = pad([conversation.ids for conversation in conversations], PAD_ID)
         seen = ids == config.image_token_id
-        embeds = model.get_input_embeddings()(ids)
-        embeds = embeds.masked_scatter(seen[..., None], features)
+        embeds = model.get_input_embeddings()(ids).masked_scatter(seen[..., None], features)
         first, count = int(seen[0].int().argmax()), features.shape[1]
         after = first + extent.max() + torch.arange(ids.shape[1] - first - count)
         positions = torch.cat([torch.arange(first), torch.full((count,), first), after]).float()
