@@ -66,31 +66,42 @@ processor = AutoProcessor.from_pretrained(shipped("pocket-qwen"))
 
 def clip_card(metrics: Mapping[str, float], seed: int, schedule: Schedule) -> str:
     """Write the card of pocket-clip."""
-    return _card("pocket-clip", "zero-shot-image-classification", _CLIP, metrics, _pair(seed, schedule), schedule)
+    task = "zero-shot-image-classification"
+    return _card("pocket-clip", task, "clip", _CLIP, "112 px scenes", metrics, _pair(seed, schedule), schedule)
 
 
 def llava_card(metrics: Mapping[str, float], seed: int, schedule: Schedule) -> str:
     """Write the card of pocket-llava."""
-    return _card("pocket-llava", "image-text-to-text", _LLAVA, metrics, _pair(seed, schedule), schedule)
+    task = "image-text-to-text"
+    return _card("pocket-llava", task, "clip", _LLAVA, "112 px scenes", metrics, _pair(seed, schedule), schedule)
 
 
 def qwen_card(metrics: Mapping[str, float], seed: int, schedule: Schedule) -> str:
     """Write the card of pocket-qwen."""
-    command = f"train-qwen --seed {seed} --schedule.texture={schedule.texture:g}"
-    return _card("pocket-qwen", "image-text-to-text", _QWEN, metrics, command, schedule)
+    task, command = "image-text-to-text", f"train-qwen --seed {seed} --schedule.texture={schedule.texture:g}"
+    return _card("pocket-qwen", task, "qwen2-vl", _QWEN, "scenes", metrics, command, schedule)
 
 
 def _pair(seed: int, schedule: Schedule) -> str:
-    """The command that trains the pair."""
+    """The command that trains pocket-clip and pocket-llava."""
     return f"train --seed {seed} --clip.texture={schedule.texture:g} --reader.texture={schedule.texture:g}"
 
 
-def _card(name: str, task: str, text: str, metrics: Mapping[str, float], command: str, schedule: Schedule) -> str:
-    tags = ["qlip", *([] if name == "pocket-qwen" else ["clip"]), "synthetic"]
-    data = ModelCardData(library_name="transformers", license="apache-2.0", pipeline_tag=task, tags=tags)
+def _card(
+    name: str,
+    task: str,
+    kind: str,
+    text: str,
+    scenes: str,
+    metrics: Mapping[str, float],
+    command: str,
+    schedule: Schedule,
+) -> str:
+    data = ModelCardData(
+        library_name="transformers", license="apache-2.0", pipeline_tag=task, tags=["qlip", kind, "synthetic"]
+    )
     rows = "\n".join(f"| {measure} | {value:.3f} |" for measure, value in metrics.items())
     trained = ", ".join(f"{key} {value}" for key, value in asdict(schedule).items())
-    scenes = "scenes" if name == "pocket-qwen" else "112 px scenes"
     return f"""---
 {data.to_yaml()}
 ---
