@@ -8,7 +8,8 @@ from huggingface_hub import ModelCardData
 from recipes.pocket.run import Schedule
 
 _CLIP = """A CLIP of 1.5 million parameters for 112 pixel images (patches of 14, 8 x 8 grid), trained on drawn scenes and captions of
-them. A stand-in with which methods that change CLIP's input can be tried in minutes on a laptop; it knows nothing of photographs.
+them. A stand-in with which methods that change CLIP's input can be tried in minutes on a laptop. It knows shapes and colours, over drawn
+backgrounds, textures and photographs, and nothing else.
 
 ```python
 import qlip
@@ -27,7 +28,8 @@ processor = CLIPProcessor.from_pretrained(shipped("pocket-clip"))
 """
 
 _LLAVA = """A LLaVA of 2 million parameters over pocket-clip's vision tower: it reads the last layer but one, as LLaVA-1.5 does, and answers
-questions about the colour, the place and the presence of shapes in drawn scenes. It has only ever seen 112 pixel images.
+questions about the colour, the place and the presence of shapes, over drawn backgrounds, textures and photographs. It has only ever
+seen 112 pixel images.
 
 ```python
 import qlip

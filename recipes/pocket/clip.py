@@ -10,7 +10,7 @@ from qlip.data.scenes import COLOURS, SHAPES, Scenes
 from recipes.pocket.models import FEATURE_LAYER, GRID, PATCH_SIZE, WIDTH, make_clip, normalise
 from recipes.pocket.run import PocketRun, Schedule
 
-CLIP_SCHEDULE = Schedule(cycles=(900,), batch_size=128, lr=1.2e-3)
+CLIP_SCHEDULE = Schedule(cycles=(1200,), batch_size=128, lr=1.2e-3)
 
 
 class Readouts(nn.Module):

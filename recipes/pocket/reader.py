@@ -14,7 +14,7 @@ from recipes.pocket.models import FEATURE_LAYER, WIDTH, make_llava, normalise
 from recipes.pocket.run import PocketRun, Schedule
 
 # The second cycle is for what the first leaves unlearned: with it low, the rate never gets a reader to look for a new thing.
-READER_SCHEDULE = Schedule(cycles=(900, 700), batch_size=32, lr=1.5e-3)
+READER_SCHEDULE = Schedule(cycles=(1100, 900), batch_size=32, lr=1.5e-3)
 HINT_LAYERS = {"colour": 2, "place": 2, "agrees": 3}
 
 
