@@ -77,45 +77,44 @@ class Variant:
 
 
 def variants() -> dict[str, Variant]:
-    """All variants by name, those that matter most first."""
+    """All variants by name."""
     base, free = Variant("the base"), Variant("never projected", project=0)
     paper = Variant("random start, never projected (the paper)", init="random", project=0)
-    found = {
+    return {
         "bicubic": Variant("the table, bicubic", steps=0),
         "solved": Variant("solved, not trained", steps=0),
+        "zero": Variant("no position", steps=0),
         "base": base,
         "project-0": free,
-        "paper": paper,
-        "patches-1": replace(base, factor="patches 1", patches=1.0),
-        "patches-100": replace(base, factor="patches 100", patches=100.0),
-        "lr-1e-3": replace(base, factor="lr 1e-3", lr=1e-3),
-        "project-0-gamma-100": replace(free, factor="never projected, gamma 100", gamma=100.0),
-        "steps-100": replace(base, factor="100 steps", steps=100),
-        "native": replace(base, factor="native sizes, 100 steps", steps=100, shown="native"),
-        "log-uniform": replace(base, factor="sizes log-uniform", shown="log-uniform"),
-        "uniform": replace(base, factor="sizes uniform", shown="uniform"),
         "project-1": replace(base, factor="projected every step", project=1),
         "project-50": replace(base, factor="projected every 50 steps", project=50),
         "random": replace(base, factor="random start", init="random"),
-        "lr-1e-2": replace(base, factor="lr 1e-2", lr=1e-2),
+        "paper": paper,
+        "patches-1": replace(base, factor="patches 1", patches=1.0),
+        "patches-100": replace(base, factor="patches 100", patches=100.0),
+        "patches-1-lr-1e-3": replace(base, factor="patches 1, lr 1e-3", patches=1.0, lr=1e-3),
         "lr-1e-5": replace(base, factor="lr 1e-5", lr=1e-5),
+        "lr-1e-3": replace(base, factor="lr 1e-3", lr=1e-3),
+        "lr-1e-2": replace(base, factor="lr 1e-2", lr=1e-2),
+        "steps-100": replace(base, factor="100 steps", steps=100),
+        "uniform": replace(base, factor="sizes uniform", shown="uniform"),
+        "log-uniform": replace(base, factor="sizes log-uniform", shown="log-uniform"),
         "merge-0": replace(base, factor="merging 0", merge=(0.0, 0.0)),
         "merge-0.5": replace(base, factor="merging 0.5", merge=(0.5, 0.5)),
         "area": replace(base, factor="weighting area", weighting="area"),
         "area-merge-0.5": replace(base, factor="weighting area, merging 0.5", weighting="area", merge=(0.5, 0.5)),
         "gamma-0.1": replace(base, factor="gamma 0.1", gamma=0.1),
         "gamma-1000": replace(base, factor="gamma 1000", gamma=1000.0),
-        "project-0-gamma-0.1": replace(free, factor="never projected, gamma 0.1", gamma=0.1),
-        "project-0-gamma-10": replace(free, factor="never projected, gamma 10", gamma=10.0),
-        "project-0-gamma-1000": replace(free, factor="never projected, gamma 1000", gamma=1000.0),
-        "patches-1-lr-1e-3": replace(base, factor="patches 1, lr 1e-3", patches=1.0, lr=1e-3),
-        "zero": Variant("no position", steps=0),
-        "sigma-1": Variant("solved, sigma 1", steps=0, sigma=1.0),
-        "sigma-2": Variant("solved, sigma 2", steps=0, sigma=2.0),
+        "free-gamma-0.1": replace(free, factor="never projected, gamma 0.1", gamma=0.1),
+        "free-gamma-10": replace(free, factor="never projected, gamma 10", gamma=10.0),
+        "free-gamma-100": replace(free, factor="never projected, gamma 100", gamma=100.0),
+        "free-gamma-1000": replace(free, factor="never projected, gamma 1000", gamma=1000.0),
         "steps-1000": replace(base, factor="1000 steps", steps=1000),
         "paper-1000": replace(paper, factor="the paper, 1000 steps", steps=1000),
+        "native": replace(base, factor="native sizes, 100 steps", steps=100, shown="native"),
+        "sigma-1": Variant("solved, sigma 1", steps=0, sigma=1.0),
+        "sigma-2": Variant("solved, sigma 2", steps=0, sigma=2.0),
     }
-    return found
 
 
 class Sized(Dataset[Item]):
@@ -219,8 +218,7 @@ def main() -> None:
     open_ = [name for name in variants() if not (options.out / f"{name}.json").is_file()]
     if open_:
         measure(open_, options.clip, options.llava, options.out)
-    found = {name: json.loads((options.out / f"{name}.json").read_text()) for name in variants()}
-    _study_page.write(found)
+    _study_page.write({name: json.loads((options.out / f"{name}.json").read_text()) for name in variants()})
 
 
 def measure(names: list[str], clip: str, llava: str, out: Path) -> None:
