@@ -18,7 +18,7 @@ def verbs_parser(prog: str, verbs: Mapping[str, tuple[Verb, Callable[[ArgumentPa
         prog: Name of the program in messages.
         verbs: By name, what runs a verb, and what adds its options to a parser.
     """
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    set_parsing_settings(docstring_parse_attribute_docstrings=True, unset_sentinel=True)
     parser = ArgumentParser(prog=prog, exit_on_error=False)
     parsers = parser.add_subcommands(dest="verb")
     for name, (function, add_options) in verbs.items():

@@ -11,6 +11,7 @@ The built-in ones read the pixels once and then merge 2 x 2 small summaries per 
 any function of square blocks, ``(..., C, S, S) -> (...)``; `blockwise` applies it level by level.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -23,6 +24,10 @@ from qlip.core.rules import suggestion
 
 Criterion = Callable[[Tensor, int, int], list[Tensor]]
 BlockScore = Callable[[Tensor], Tensor]
+
+SIGMA = 2.0  # pixels, of `blurred`
+AROUND = 9  # patches on a side of the surroundings of `contrast`; three to six objects of the pocket world
+FLOOR = 0.05  # on the normalised image, of `contrast`: what is fainter than this does not stand out even from nothing
 
 
 def split_blocks(images: Tensor, side: int) -> Tensor:
@@ -91,6 +96,23 @@ def _across_and_down(images: Tensor) -> Tensor:
     return across.abs_().add_(down.abs_())
 
 
+def _blur(images: Tensor, sigma: float) -> Tensor:
+    """Blur images by a Gaussian that is cut off at three sigma; the border is repeated. torchvision's reflects, and needs room for it."""
+    reach, channels = math.ceil(3 * sigma), images.shape[1]
+    steps = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
+    kernel = torch.softmax(-(steps**2) / (2 * sigma**2), 0).expand(channels, 1, 1, -1)
+    across = F.conv2d(F.pad(images, (reach, reach, 0, 0), mode="replicate"), kernel, groups=channels)
+    return F.conv2d(F.pad(across, (0, 0, reach, reach), mode="replicate"), kernel.mT, groups=channels)
+
+
+def _standing_out(images: Tensor, patch_size: int) -> Tensor:
+    """Summary of the patches for `contrast`: all four numbers of a patch are its own score."""
+    edges = F.pad(_across_and_down(images).amax(1, keepdim=True), (0, 1, 0, 1))  # (B, 1, H, W)
+    around = F.avg_pool2d(F.avg_pool2d(edges, patch_size), AROUND, 1, AROUND // 2, count_include_pad=False)
+    score = F.max_pool2d(edges, patch_size) / (around + FLOOR)
+    return score[:, 0].repeat_interleave(2, 1).repeat_interleave(2, 2)
+
+
 def derivative(images: Tensor, patch_size: int, levels: int) -> list[Tensor]:
     """Largest diagonal difference ``I[y+1, x+1] - I[y, x]`` over channels and pixels (eq. 2). Signed on purpose."""
     return largest(SUMMARIES["derivative"](images, patch_size), levels)
@@ -99,6 +121,21 @@ def derivative(images: Tensor, patch_size: int, levels: int) -> list[Tensor]:
 def gradient(images: Tensor, patch_size: int, levels: int) -> list[Tensor]:
     """Largest ``|I[y, x+1] - I[y, x]| + |I[y+1, x] - I[y, x]|`` over channels and pixels (appendix F of the paper)."""
     return largest(SUMMARIES["gradient"](images, patch_size), levels)
+
+
+def blurred(images: Tensor, patch_size: int, levels: int) -> list[Tensor]:
+    """`derivative` of the image blurred by a Gaussian of 2 pixels, which grain and fine texture do not survive. Signed too."""
+    return largest(SUMMARIES["blurred"](images, patch_size), levels)
+
+
+def contrast(images: Tensor, patch_size: int, levels: int) -> list[Tensor]:
+    """Largest gradient over the mean gradient around it: what stands out from its surroundings, not what is rough.
+
+    The gradient of a pixel is as in `gradient`, also where its neighbours lie in the next block. It is divided by its mean over
+    the 9 x 9 patches around the pixel's own, fewer at the image's border, plus `FLOOR`. Divisive normalisation, as of local
+    contrast in vision science (Heeger 1992) and in convolutional networks (Jarrett et al. 2009).
+    """
+    return largest(SUMMARIES["contrast"](images, patch_size), levels)
 
 
 def variance(images: Tensor, patch_size: int, levels: int) -> list[Tensor]:
@@ -170,14 +207,17 @@ def _level_shapes(images: Tensor, patch_size: int, levels: int) -> list[tuple[in
 
 CRITERIA: dict[str, Criterion] = {
     function.__name__: function
-    for function in (derivative, gradient, variance, entropy, reconstruction, random, uniform)
+    for function in (derivative, gradient, blurred, contrast, variance, entropy, reconstruction, random, uniform)
 }
 
 
-# Criteria that sum up patches first, and then look at blocks of them: ``(images, patch_size) -> (B, 2 h, 2 w)``
+# Criteria that sum up patches first, and then look at blocks of them: ``(images, patch_size) -> (B, 2 h, 2 w)``. Those that look
+# around see the whole image, not the blocks alone.
 SUMMARIES: dict[str, Callable[[Tensor, int], Tensor]] = {
     "derivative": lambda images, patch_size: _summary(_diagonal(images), patch_size),
     "gradient": lambda images, patch_size: _summary(_across_and_down(images), patch_size),
+    "blurred": lambda images, patch_size: _summary(_diagonal(_blur(images, SIGMA)), patch_size),
+    "contrast": _standing_out,
 }
 
 

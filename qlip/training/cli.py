@@ -159,7 +159,7 @@ def run(args: list[str], prog: str) -> None:
         OSError: if something is not there, also a configuration, or cannot be written; it says what runs without a network.
         argparse.ArgumentError: if an argument is unknown or not taken.
     """
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    set_parsing_settings(docstring_parse_attribute_docstrings=True, unset_sentinel=True)
     torch.set_float32_matmul_precision("high")
     args = _with_found_recipes(args)
     check_configs(args)

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import auto_cli
+from jsonargparse import auto_cli, set_parsing_settings
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -125,6 +125,7 @@ def run(args: list[str], prog: str) -> None:
         argparse.ArgumentError: if an argument is unknown, missing or of the wrong type.
     """
     check_configs(args)
+    set_parsing_settings(unset_sentinel=True)  # as in `qlip.options`
     auto_cli(VERBS, args=args, prog=prog, exit_on_error=False)
 
 

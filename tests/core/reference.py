@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 Leaf = tuple[int, int, int]
@@ -52,6 +53,24 @@ def gradient(block: np.ndarray) -> float:
     return (abs(block[:, :-1, 1:] - here) + abs(block[:, 1:, :-1] - here)).max()
 
 
+def blur(image: np.ndarray) -> np.ndarray:
+    """Of 2 pixels, for `blurred`, by another library."""
+    return gaussian_filter(image.astype(np.float64), sigma=(0, 2, 2), mode="nearest", truncate=3)
+
+
+def standing_out(image: np.ndarray, p: int) -> np.ndarray:
+    """Score of every pixel by `contrast`, ``(1, H, W)``; the last row and column of the image have no gradient."""
+    edges = np.zeros(image.shape[1:])
+    here = image[:, :-1, :-1].astype(np.float64)
+    edges[:-1, :-1] = (abs(image[:, :-1, 1:] - here) + abs(image[:, 1:, :-1] - here)).max(0)
+    score = np.zeros_like(edges)
+    for row in range(0, edges.shape[0], p):
+        for col in range(0, edges.shape[1], p):
+            near = edges[max(row - 4 * p, 0) : row + 5 * p, max(col - 4 * p, 0) : col + 5 * p]
+            score[row : row + p, col : col + p] = edges[row : row + p, col : col + p] / (near.mean() + 0.05)
+    return score[None]
+
+
 def variance(block: np.ndarray) -> float:
     return block.astype(np.float64).reshape(len(block), -1).var(axis=1).mean()
 
@@ -94,8 +113,15 @@ def score_of(criterion: str, image: Tensor, patch_size: int, cover: str) -> Call
         return lambda leaf: math.inf
     if criterion == "reconstruction":
         return lambda leaf: reconstruction(crop(pixels, leaf, p), p)
-    function = {"derivative": derivative, "gradient": gradient, "variance": variance, "entropy": entropy}[criterion]
-    return lambda leaf: function(crop(pixels, leaf, p))
+    if criterion == "blurred":
+        pixels = blur(pixels)
+    if criterion == "contrast":
+        pixels = standing_out(pixels, p)
+    function = {
+        "derivative": derivative, "gradient": gradient, "blurred": derivative, "contrast": np.max, "variance": variance,
+        "entropy": entropy,
+    }[criterion]  # fmt: skip
+    return lambda leaf: float(function(crop(pixels, leaf, p)))
 
 
 def crop(image: np.ndarray, leaf: Leaf, patch_size: int) -> np.ndarray:

@@ -57,11 +57,11 @@ def test_scores_equal_the_slow_ones(criterion, cover):
         side, rows, cols, top, left = reference.roots(h, w, cover)
         if min(side, top + 1, left + 1) < 1 or side == 1 or top < 0 or left < 0 or cover == "full":
             continue
-        area = image[None, :, top * p : (top + rows * side) * p, left * p : (left + cols * side) * p]
-        score = reference.score_of(criterion, image, p, cover)
+        area = image[:, top * p : (top + rows * side) * p, left * p : (left + cols * side) * p]
+        score = reference.score_of(criterion, area, p, cover)
         levels = side.bit_length() - 1
-        for k, got in enumerate(CRITERIA[criterion](area, p, levels), start=1):
-            blocks = [(top + i * 2**k, left + j * 2**k, 2**k) for i in range(got.shape[1]) for j in range(got.shape[2])]
+        for k, got in enumerate(CRITERIA[criterion](area[None], p, levels), start=1):
+            blocks = [(i * 2**k, j * 2**k, 2**k) for i in range(got.shape[1]) for j in range(got.shape[2])]
             expected = torch.tensor([float(score(block)) for block in blocks])
             torch.testing.assert_close(got[0].flatten(), expected, rtol=1e-5, atol=1e-6)
 

@@ -4,7 +4,7 @@ import base64
 import html
 import io
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 
 from qlip._version import __version__
 from qlip.evaluation.benchmarks.base import Array
-from qlip.evaluation.bias_points import BIAS, read_points
+from qlip.evaluation.bias_points import BIAS, BiasPoint, read_points
 from qlip.evaluation.config import ReportConfig
-from qlip.evaluation.report import figures, opening, tables
+from qlip.evaluation.report import claims, figures, opening, tables
 from qlip.evaluation.report.page import METHOD, STYLE
 from qlip.evaluation.report.paper import read_sweeps
 from qlip.evaluation.results import Group, Result, find_results, group_results, missing_cells
@@ -54,7 +54,9 @@ def write_report(config: ReportConfig) -> Path:
     """
     groups = group_results(find_results(config.dir))
     out = config.out or config.dir / "report"
-    sections = [opening_section(groups, config.dir), *our_sections(groups, config.paper), *bias_sections(config.dir)]
+    points = read_all_points(config.dir)
+    sections = [opening_section(groups, config.dir), *claim_sections(groups, points)]
+    sections += [*our_sections(groups, config.paper), *bias_sections(points)]
     if config.paper.is_dir():
         sections.append(paper_section(config.paper))
     with replacing_folder(out, PARTS) as new:
@@ -116,19 +118,34 @@ def our_sections(groups: list[Group], paper: Path) -> Iterator[Section]:
     yield Section("Every run", "Differences are paired: the same questions, the same resamples.", [(cells.name, cells)])
 
 
-def bias_sections(root: Path) -> Iterator[Section]:
-    """Figure 4, for every finished ``evaluate.py bias`` under the folder."""
-    for index, path in enumerate(sorted(root.rglob(BIAS))):
+def claim_sections(groups: Sequence[Group], points: Mapping[str, Sequence[BiasPoint]]) -> Iterator[Section]:
+    """What the runs say of claims, a section a model; none where they test none."""
+    for index, model in enumerate(sorted({group.model for group in groups})):
+        ours = [group for group in groups if group.model == model]
+        table = claims.claim_table(ours, [point for name in points for point in points[name]], f"claims{index}")
+        if len(table.rows) > 1:
+            yield Section(f"Claims: {model}", claims.METHOD, [(table.name, table)])
+
+
+def read_all_points(root: Path) -> dict[str, list[BiasPoint]]:
+    """The points of every finished ``evaluate.py bias`` under a folder, by its name; the log names those that are damaged."""
+    found = {}
+    for path in sorted(root.rglob(BIAS)):
         try:
-            points = read_points(path)
+            found[path.parent.name] = read_points(path)
         except (OSError, ValueError) as error:
             log.warning("left out: %s", error)
-            continue
+    return found
+
+
+def bias_sections(points: Mapping[str, Sequence[BiasPoint]]) -> Iterator[Section]:
+    """Figure 4, for every finished ``evaluate.py bias``."""
+    for index, (name, measured) in enumerate(points.items()):
         text = (
-            f"From {html.escape(path.parent.name)}/bias.json. Broken lines are with quadtree, dashes and dots with leaves counted "
+            f"From {html.escape(name)}/bias.json. Broken lines are with quadtree, dashes and dots with leaves counted "
             f"by their area; 1 is no mesoscopic bias."
         )
-        yield Section("Biases of the encoder (figure 4)", text, [(f"bias{index}", figures.biases(points))])
+        yield Section("Biases of the encoder (figure 4)", text, [(f"bias{index}", figures.biases(measured))])
 
 
 def group_exhibits(group: Group, stem: str) -> Iterator[Exhibit]:

@@ -1,0 +1,152 @@
+"""Claims about quadtrees and what finished runs say of each: a difference with its interval on every benchmark, and a verdict."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from qlip.evaluation.bias_points import BiasPoint
+from qlip.evaluation.report.tables import Table, delta
+from qlip.evaluation.results import Group, Result
+from qlip.evaluation.statistics import Estimate, compare
+
+METHOD = (
+    "<p>A claim holds on a benchmark if the whole interval of the difference says so, fails if the whole interval says the opposite, "
+    "and is open otherwise. Every interval is by itself at 95 %: of twenty, one is expected to be wrong.</p>"
+)
+TREE = {"baseline": None, "criterion": "derivative", "fit": "prune", "size": None, "position": None, "weighting": None}
+CROP = {"baseline": "crop"}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What is said of one arm and another, each given by fields of its cell.
+
+    Attributes:
+        text: The claim, and where it is from.
+        ours: The arm that should do better.
+        other: The arm that it is compared with.
+        margin: By how many points it may do worse: 0 for "better", more for "as good as".
+    """
+
+    text: str
+    ours: Mapping[str, object]
+    other: Mapping[str, object]
+    margin: float = 0.0
+
+    def verdict(self, difference: Estimate) -> str:
+        """``holds`` or ``fails`` if the whole interval says so, else ``open``."""
+        if difference.low > -self.margin:
+            return "holds"
+        return "fails" if difference.high < -self.margin else "open"
+
+
+CLAIMS = (
+    Claim("Small objects are seen that the stock crop loses (paper, section 4)", TREE | {"max_tokens": 250}, CROP),
+    Claim("... with fewer tokens than the stock model takes (figure 1)", TREE | {"max_tokens": 60}, CROP),
+    Claim(
+        "A quarter of the tokens does as well as the whole grid, within 3 points (section 4)",
+        TREE | {"size": 224, "max_tokens": 88},
+        TREE | {"size": 224, "criterion": "uniform", "max_tokens": None},
+        margin=3.0,
+    ),
+    Claim(
+        "Where the tokens go matters: derivative, not random (figure 7)",
+        TREE | {"max_tokens": 100},
+        TREE | {"max_tokens": 100, "criterion": "random"},
+    ),
+    Claim(
+        "The MLP does better than interpolating the table: with the quadtree, 100 tokens (table 1)",
+        TREE | {"max_tokens": 100},
+        TREE | {"max_tokens": 100, "position": "bicubic"},
+    ),
+    Claim(
+        "... whole grid of 224 px (figure 5)",
+        TREE | {"size": 224, "criterion": "uniform", "max_tokens": None},
+        TREE | {"size": 224, "criterion": "uniform", "max_tokens": None, "position": "bicubic"},
+    ),
+    Claim(
+        "Better than the grid scaled down, 100 tokens each (ours)",
+        TREE | {"max_tokens": 100},
+        TREE | {"max_tokens": 100, "criterion": "uniform"},
+    ),
+    Claim(
+        "... and 250 each (ours)",
+        TREE | {"max_tokens": 250},
+        TREE | {"max_tokens": 250, "criterion": "uniform"},
+    ),
+    Claim(
+        'fit="scale" (alpha 1.2) is better than the grid scaled down, 100 tokens each (ours)',
+        TREE | {"max_tokens": 100, "fit": "scale"},
+        TREE | {"max_tokens": 100, "criterion": "uniform"},
+    ),
+    Claim(
+        "The criterion contrast is better than derivative, 100 tokens each (ours)",
+        TREE | {"max_tokens": 100, "criterion": "contrast"},
+        TREE | {"max_tokens": 100},
+    ),
+    Claim(
+        "For answers leaves should count once, not by area: 100 tokens (ours)",
+        TREE | {"max_tokens": 100},
+        TREE | {"max_tokens": 100, "weighting": "area"},
+    ),
+)
+
+
+def find_run(group: Group, fields: Mapping[str, object]) -> Result | None:
+    """The first run of a group whose cell has these fields; None if it was not measured."""
+    runs = [*group.baselines.values(), *group.cells]
+    return next((run for run in runs if asdict(run.cell).items() >= fields.items()), None)
+
+
+def difference(group: Group, claim: Claim) -> Estimate | None:
+    """How much better the claim's arm does on a group's questions, in points; None if either arm was not measured."""
+    ours, other = find_run(group, claim.ours), find_run(group, claim.other)
+    if ours is None or other is None:
+        return None
+    return compare(group.benchmark, ours.records, other.records)[group.benchmark.primary]
+
+
+def claim_table(groups: Sequence[Group], drift: Sequence[BiasPoint] = (), name: str = "claims") -> Table:
+    """Every claim that the runs can test: its difference on each benchmark, and the verdict on each.
+
+    Args:
+        groups: The runs, of one model.
+        drift: The points of figure 4, if it was measured.
+        name: Name of the table.
+    """
+    names = [group.benchmark.name for group in groups]
+    rows = []
+    for claim in CLAIMS:
+        found = [difference(group, claim) for group in groups]
+        said = {name: claim.verdict(gap) for name, gap in zip(names, found, strict=True) if gap is not None}
+        if said:
+            cells = ["" if gap is None else delta(gap) for gap in found]
+            rows.append([claim.text, *cells, _in_short(said)])
+    rows += [[text, *([""] * len(names)), verdict] for text, verdict in _drift_rows(drift)]
+    header = ["claim", *(f"{group.benchmark.name}, {group.benchmark.primary}" for group in groups), "verdict"]
+    return Table(name, "Claims: differences in points, paired, with 95 % intervals", header, rows)
+
+
+def _in_short(said: Mapping[str, str]) -> str:
+    """``holds`` where all benchmarks agree, else what each says."""
+    verdicts = sorted(set(said.values()), key=["holds", "open", "fails"].index)
+    if len(verdicts) == 1:
+        return verdicts[0]
+    return "; ".join(f"{verdict} on {', '.join(n for n in said if said[n] == verdict)}" for verdict in verdicts)
+
+
+def _drift_rows(points: Sequence[BiasPoint]) -> list[tuple[str, str]]:
+    """The claim about [CLS], at the largest size that was measured with and without a quadtree."""
+    mlp = [point for point in points if point.position == "mlp"]
+    cut = {(point.size, point.weighting): point.cosine for point in mlp if point.quadtree}
+    whole = {point.size: point.cosine for point in mlp if not point.quadtree}
+    size = max({size for size, _ in cut} & whole.keys(), default=None)
+    if size is None:
+        return []
+    seen = {way: value for (at, way), value in cut.items() if at == size}
+    values = ", ".join(f"{value:.3f} with leaves counted {_COUNTED[way]}" for way, value in sorted(seen.items()))
+    verdict = "holds" if min(seen.values()) > whole[size] else "fails" if max(seen.values()) < whole[size] else "open"
+    text = f"The quadtree slows the drift of [CLS] (figure 4): cos at {size} px {values}, {whole[size]:.3f} for the whole grid"
+    return [(text, f"{verdict}; without intervals")]
+
+
+_COUNTED = {"once": "once", "area": "by area"}

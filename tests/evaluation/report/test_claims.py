@@ -1,0 +1,73 @@
+"""Verdicts on claims: which runs are compared, and what their difference says."""
+
+import pytest
+
+from qlip.cli import main
+from qlip.evaluation.bias_points import BiasPoint
+from qlip.evaluation.report.claims import CLAIMS, Claim, claim_table, difference
+from qlip.evaluation.results import find_results, group_results
+from qlip.evaluation.statistics import Estimate
+from tests.evaluation.fake_answers import make_run
+
+
+def about(text):
+    return next(claim for claim in CLAIMS if text in claim.text)
+
+
+@pytest.fixture
+def root(tmp_path):
+    make_run(tmp_path, 0.3, 100, baseline="crop")
+    make_run(tmp_path, 0.9, 200, size=None, max_tokens=250)
+    make_run(tmp_path, 0.1, 200, size=None, max_tokens=250, criterion="uniform")
+    make_run(tmp_path, 0.95, 90, size=None, max_tokens=60, fit="scale")  # no claim is about it
+    return tmp_path
+
+
+def test_each_claim_compares_its_own_two_runs(root):
+    (group,) = group_results(find_results(root))
+    gained = difference(group, about("Small objects"))
+    ours, crop = (next(r for r in [*group.cells, group.baseline] if r.percent == p) for p in (200, 100))
+    assert gained.value == pytest.approx(ours.score.value - crop.score.value)
+    assert difference(group, about("fewer tokens than the stock")) is None  # that run was scaled, and is another
+    rows = claim_table([group]).rows
+    assert [row[0] for row in rows] == [about("Small objects").text, about("and 250 each").text]
+    assert all(row[-1] == "holds" for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("margin", "low", "high", "verdict"),
+    [
+        (0, 0.1, 5, "holds"), (0, -0.1, 5, "open"), (0, -5, -0.1, "fails"),
+        (3, -2.9, 5, "holds"), (3, -3.1, 5, "open"), (3, -9, -3.1, "fails"), (3, -9, -2.9, "open"),
+    ],
+)  # fmt: skip
+def test_a_verdict_needs_the_whole_interval(margin, low, high, verdict):
+    assert Claim("", {}, {}, margin).verdict(Estimate((low + high) / 2, 1, low, high)) == verdict
+
+
+def test_the_drift_of_cls_is_told_for_both_ways_of_counting(root):
+    def point(size, quadtree, cosine, weighting="once"):
+        return BiasPoint(size, "mlp", quadtree, cosine, 0.1, 10, weighting)
+
+    (group,) = group_results(find_results(root))
+    points = [point(112, False, 1.0), point(336, False, 0.91), point(336, True, 0.58), point(336, True, 0.9, "area")]
+    *_, row = claim_table([group], points).rows
+    assert "0.900 with leaves counted by area, 0.580 with leaves counted once, 0.910 for the whole grid" in row[0]
+    assert row[-1] == "fails; without intervals"
+    better = [point(336, False, 0.5), point(336, True, 0.58), point(336, True, 0.9, "area")]
+    assert claim_table([group], better).rows[-1][-1] == "holds; without intervals"
+    assert len(claim_table([group], points[:2]).rows) == 2  # nothing was measured with a quadtree
+
+
+def test_the_report_shows_them_where_there_are_some(root):
+    main(["report", str(root)])
+    page = (root / "report" / "index.html").read_text()
+    assert "Claims: llava-1.5-13b" in page
+    assert (root / "report" / "tables" / "claims0.csv").is_file()
+
+
+def test_the_report_has_no_such_section_where_nothing_tests_a_claim(tmp_path):
+    make_run(tmp_path, 0.3, 100, baseline="crop")
+    make_run(tmp_path, 0.9, 200, size=336, max_tokens=250)
+    main(["report", str(tmp_path)])
+    assert "Claims" not in (tmp_path / "report" / "index.html").read_text()
