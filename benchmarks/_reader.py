@@ -52,7 +52,6 @@ class Reader:
         for view, vision in views.items():
             self.arm = load_arm(llava, vision)  # the same model each time, with another processor
             self.asked += [_prepare(self.arm, name, view, count) for name in benchmarks]
-        self.bicubic: Position = load_arm(llava, Vision(position="bicubic")).model.position
 
     @torch.no_grad()
     def ask(self, position: Position) -> dict[str, list[bool]]:

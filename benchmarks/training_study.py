@@ -3,7 +3,7 @@
 python benchmarks/training_study.py      writes docs/training-study.md's table and three figures; 45 minutes on one core, can be stopped
 
 Each variant is fitted to pocket-clip and measured on scenes that it was not trained on: R, off-grid error, interpolation bias, cos [CLS] at
-four sizes, and the answers of pocket-llava. What is measured is kept in results/training-study/, a file for each variant.
+four sizes, and the answers of pocket-llava. What is measured is kept in results/training-study/.
 """
 
 import json
@@ -36,6 +36,7 @@ from qlip.training.config import LossConfig, MLPConfig
 from qlip.training.data import QlipDataModule, TrainingPhotos
 from qlip.training.module import QlipModule
 from qlip.training.sampler import SeededIndex
+from qlip.zoo.position_file import read_position, write_position
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results/training-study"
@@ -67,7 +68,7 @@ class Variant:
     sigma: float | None = None
     project: int = 10
     """Steps from one projection to the next; 0 for never."""
-    steps: int = 200
+    steps: int = 100
     lr: float = 7.5e-5
     gamma: float = 1.0
     shown: Shown = "fixed"
@@ -77,45 +78,45 @@ class Variant:
 
 
 def variants() -> dict[str, Variant]:
-    """All variants by name, those that matter most first."""
+    """All variants by name."""
     base, free = Variant("the base"), Variant("never projected", project=0)
     paper = Variant("random start, never projected (the paper)", init="random", project=0)
-    found = {
+    return {
         "bicubic": Variant("the table, bicubic", steps=0),
         "solved": Variant("solved, not trained", steps=0),
+        "zero": Variant("no position", steps=0),
         "base": base,
         "project-0": free,
-        "paper": paper,
-        "patches-1": replace(base, factor="patches 1", patches=1.0),
-        "patches-100": replace(base, factor="patches 100", patches=100.0),
-        "lr-1e-3": replace(base, factor="lr 1e-3", lr=1e-3),
-        "project-0-gamma-100": replace(free, factor="never projected, gamma 100", gamma=100.0),
-        "steps-100": replace(base, factor="100 steps", steps=100),
-        "native": replace(base, factor="native sizes, 100 steps", steps=100, shown="native"),
-        "log-uniform": replace(base, factor="sizes log-uniform", shown="log-uniform"),
-        "uniform": replace(base, factor="sizes uniform", shown="uniform"),
         "project-1": replace(base, factor="projected every step", project=1),
         "project-50": replace(base, factor="projected every 50 steps", project=50),
         "random": replace(base, factor="random start", init="random"),
-        "lr-1e-2": replace(base, factor="lr 1e-2", lr=1e-2),
+        "paper": paper,
+        "patches-1": replace(base, factor="patches 1", patches=1.0),
+        "patches-100": replace(base, factor="patches 100", patches=100.0),
+        "patches-1-lr-1e-3": replace(base, factor="patches 1, lr 1e-3", patches=1.0, lr=1e-3),
         "lr-1e-5": replace(base, factor="lr 1e-5", lr=1e-5),
+        "lr-1e-3": replace(base, factor="lr 1e-3", lr=1e-3),
+        "lr-1e-2": replace(base, factor="lr 1e-2", lr=1e-2),
+        "uniform": replace(base, factor="sizes uniform", shown="uniform"),
+        "log-uniform": replace(base, factor="sizes log-uniform", shown="log-uniform"),
         "merge-0": replace(base, factor="merging 0", merge=(0.0, 0.0)),
         "merge-0.5": replace(base, factor="merging 0.5", merge=(0.5, 0.5)),
         "area": replace(base, factor="weighting area", weighting="area"),
         "area-merge-0.5": replace(base, factor="weighting area, merging 0.5", weighting="area", merge=(0.5, 0.5)),
         "gamma-0.1": replace(base, factor="gamma 0.1", gamma=0.1),
         "gamma-1000": replace(base, factor="gamma 1000", gamma=1000.0),
-        "project-0-gamma-0.1": replace(free, factor="never projected, gamma 0.1", gamma=0.1),
-        "project-0-gamma-10": replace(free, factor="never projected, gamma 10", gamma=10.0),
-        "project-0-gamma-1000": replace(free, factor="never projected, gamma 1000", gamma=1000.0),
-        "patches-1-lr-1e-3": replace(base, factor="patches 1, lr 1e-3", patches=1.0, lr=1e-3),
-        "zero": Variant("no position", steps=0),
-        "sigma-1": Variant("solved, sigma 1", steps=0, sigma=1.0),
-        "sigma-2": Variant("solved, sigma 2", steps=0, sigma=2.0),
+        "free-gamma-0.1": replace(free, factor="never projected, gamma 0.1", gamma=0.1),
+        "free-gamma-10": replace(free, factor="never projected, gamma 10", gamma=10.0),
+        "free-gamma-100": replace(free, factor="never projected, gamma 100", gamma=100.0),
+        "free-gamma-1000": replace(free, factor="never projected, gamma 1000", gamma=1000.0),
+        "steps-300": replace(base, factor="300 steps", steps=300),
+        "paper-300": replace(paper, factor="the paper, 300 steps", steps=300),
+        "native": replace(base, factor="sizes native", shown="native"),
         "steps-1000": replace(base, factor="1000 steps", steps=1000),
         "paper-1000": replace(paper, factor="the paper, 1000 steps", steps=1000),
+        "sigma-1": Variant("solved, sigma 1", steps=0, sigma=1.0),
+        "sigma-2": Variant("solved, sigma 2", steps=0, sigma=2.0),
     }
-    return found
 
 
 class Sized(Dataset[Item]):
@@ -208,6 +209,34 @@ class Scenes:
         return {"cos": cosines, "bias": biases}
 
 
+def measure(name: str, clip: str, out: Path, scenes: Scenes | None) -> Scenes:
+    """Fit one variant, and write its position and what does not need a reader; returns the scenes, made at the first call."""
+    module, made = fitted(variants()[name], clip)
+    module.position.requires_grad_(False)
+    scenes = scenes or Scenes(module)
+    position: Position = TABLES[name](module.table) if name in TABLES else module.position
+    if name not in TABLES:
+        made |= {
+            "R": module.position.residual(module.table)[0].item(),
+            "offgrid": module.position.offgrid(module.table),
+        }
+    made |= scenes.measure(module, position)
+    write_position(out / f"{name}.safetensors", position)
+    write_json(out / f"{name}.json", {"variant": asdict(variants()[name]), **made})
+    print(f"{name}: fitted, {made['seconds_per_step']:.3f} s a step", flush=True)
+    return scenes
+
+
+def ask(name: str, reader: Reader, out: Path) -> None:
+    """Ask through one variant's position, and write the answers."""
+    start = time.process_time()
+    right = reader.ask(read_position(out / f"{name}.safetensors"))
+    place = [question.group == "relative_position" for question in reader.asked[0].questions]
+    tokens = {f"{asked.benchmark}, {asked.view}": asked.tokens for asked in reader.asked}
+    write_json(out / f"{name}.answers.json", {"answers": right, "place": place, "tokens": tokens})
+    print(f"{name}: asked, {time.process_time() - start:.0f} s", flush=True)
+
+
 def main() -> None:
     """Measure what has not been measured yet, and write."""
     parser = ArgumentParser(description=__doc__)
@@ -216,33 +245,19 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    open_ = [name for name in variants() if not (options.out / f"{name}.json").is_file()]
-    if open_:
-        measure(open_, options.clip, options.llava, options.out)
-    found = {name: json.loads((options.out / f"{name}.json").read_text()) for name in variants()}
+    out, scenes = options.out, None
+    for name in [name for name in variants() if not (out / f"{name}.json").is_file()]:
+        scenes = measure(name, options.clip, out, scenes)
+    unasked = [name for name in variants() if not (out / f"{name}.answers.json").is_file()]
+    reader = Reader(options.llava, BENCHMARKS, VIEWS, QUESTIONS) if unasked else None
+    for name in unasked:
+        assert reader is not None
+        ask(name, reader, out)
+    found = {}
+    for name in variants():
+        files = [out / f"{name}.json", out / f"{name}.answers.json"]
+        found[name] = {key: value for file in files for key, value in json.loads(file.read_text()).items()}
     _study_page.write(found)
-
-
-def measure(names: list[str], clip: str, llava: str, out: Path) -> None:
-    """Fit and measure variants, and write a file for each."""
-    reader = Reader(llava, BENCHMARKS, VIEWS, QUESTIONS)
-    scenes: Scenes | None = None
-    for name in names:
-        variant = variants()[name]
-        module, made = fitted(variant, clip)
-        module.position.requires_grad_(False)
-        table: Tensor = module.table
-        scenes = scenes or Scenes(module)
-        position: Position = TABLES[name](table) if name in TABLES else module.position
-        if name not in TABLES:
-            made |= {"R": module.position.residual(table)[0].item(), "offgrid": module.position.offgrid(table)}
-        made |= scenes.measure(module, position)
-        start = time.process_time()
-        made |= {"answers": reader.ask(position), "asking": time.process_time() - start}
-        made["tokens"] = {f"{asked.benchmark}, {asked.view}": asked.tokens for asked in reader.asked}
-        made["place"] = [question.group == "relative_position" for question in reader.asked[0].questions]
-        write_json(out / f"{name}.json", {"variant": asdict(variant), **made})
-        print(name, f"{made['seconds_per_step']:.3f} s a step, {made['asking']:.0f} s of asking", flush=True)
 
 
 if __name__ == "__main__":
