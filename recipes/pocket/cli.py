@@ -27,6 +27,7 @@ from transformers import (
 from qlip.data.sources import list_pictures
 from qlip.evaluation.benchmarks.pocket import write_pope, write_vstar
 from qlip.files import making_folder, replacing_folder, sha256, write_text
+from qlip.shipped import shipped
 from recipes.pocket.card import clip_card, llava_card, qwen_card
 from recipes.pocket.check import check_clip, check_llava, check_qwen
 from recipes.pocket.clip import CLIP_SCHEDULE, PocketClip, Readouts
@@ -74,19 +75,25 @@ def train(
 
 
 def train_qwen(
-    out: Path = Path("checkpoints/pocket"), seed: int = 0, schedule: Schedule = QWEN_SCHEDULE, scenes: int = 500
+    out: Path = Path("checkpoints/pocket"),
+    clip: str = CLIP,
+    seed: int = 0,
+    schedule: Schedule = QWEN_SCHEDULE,
+    scenes: int = 500,
 ) -> None:
     """Train pocket-qwen; a run that was stopped goes on where it stopped, and a finished model is not trained again.
 
     Args:
         out: Folder that gets the model.
+        clip: Whose tower it starts from: a folder that `train` made, or pocket-clip, which comes with the package.
         seed: Seed of weights and scenes.
         schedule: Its schedule; batch_size is the most scenes of a step, for large ones are fewer.
         scenes: Number of fresh scenes that the finished model is measured on, a multiple of 100.
     """
     out.mkdir(parents=True, exist_ok=True)
     if not (out / QWEN).is_dir():
-        run = PocketQwen(schedule, seed)
+        tower = CLIPModel.from_pretrained(shipped(clip), dtype=torch.float32).vision_model
+        run = PocketQwen(tower, schedule, seed)
         fit(run, out / "run-qwen")
         metrics = check_qwen(round_weights(run.qwen), scenes)
         save_model(run.qwen, qwen_processor(), out / QWEN, qwen_card(metrics, seed, schedule))

@@ -106,14 +106,15 @@ def make_llava(tower: CLIPVisionModel) -> LlavaForConditionalGeneration:
 
 
 def make_qwen() -> Qwen2VLForConditionalGeneration:
-    """Make a Qwen2-VL with random weights: a tower of four layers that rotates, a merger of 2 x 2, and M-RoPE."""
+    """Make a Qwen2-VL with random weights: a tower that rotates, as deep as LLaVA reads CLIP's, a merger of 2 x 2, and M-RoPE."""
     tokenizer = qwen_tokenizer()
     start, end, vision_start, vision_end, image, video = (tokenizer.vocab[token] for token in QWEN_SPECIAL)
     tower = {
         "depth": 4,
         "embed_dim": WIDTH,
         "hidden_size": WIDTH,
-        "mlp_ratio": 3,
+        "mlp_ratio": 4,
+        "hidden_act": "gelu",
         "num_heads": 4,
         "patch_size": PATCH_SIZE,
         "spatial_merge_size": MERGE,

@@ -2,21 +2,33 @@
 
 from collections.abc import Iterable
 from random import Random
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
+from transformers import CLIPVisionModel
 from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb
 
 from qlip.data.language import PAD_ID, things
-from qlip.data.scenes import COLOURS, SHAPES, Scenes
+from qlip.data.scenes import COLOURS, SHAPES, Scenes, draw_scenes
 from recipes.pocket.clip import balanced_cross_entropy, labels, patch_objects
 from recipes.pocket.conversation import Chat, language_losses, make_hints, pad
-from recipes.pocket.models import PATCH_SIZE, UNIT_SIZE, WIDTH, make_qwen, normalise, qwen_tokenizer, to_qwen_patches
+from recipes.pocket.models import (
+    FRAMES,
+    IMAGE_SIZE,
+    PATCH_SIZE,
+    UNIT_SIZE,
+    WIDTH,
+    make_qwen,
+    normalise,
+    qwen_tokenizer,
+    to_qwen_patches,
+)
 from recipes.pocket.reader import vary_background
 from recipes.pocket.run import PocketRun, Schedule
 
-QWEN_SCHEDULE = Schedule(cycles=(1200, 800), batch_size=32, lr=1.5e-3)
+QWEN_SCHEDULE = Schedule(cycles=(700, 400), batch_size=32, lr=1.5e-3)
 HINT_LAYERS = {"colour": 2, "place": 3, "agrees": 3}
 LOOKING = 1  # layer whose heads are told where to look
 TOKENS = 1024  # of the images of a step, about
@@ -28,7 +40,7 @@ LARGE, LARGEST = 0.15, 24  # share of steps with larger scenes, and the most uni
 class PocketQwen(PocketRun):
     """The training of pocket-qwen: tower, merger and language model together.
 
-    Answers alone teach too little, as in `PocketReader`, whose hints are used here too. Besides,
+    The tower starts from pocket-clip's, see `start_tower`. Answers alone teach too little, as in `PocketReader`, whose hints are used here too. Besides,
 
     - an image token is taught to be like the words for the shape and the colour that its unit shows, in the language model's own embeddings;
     - the heads of an early layer are told to look, where a shape is named, at the image tokens that show it;
@@ -41,10 +53,11 @@ class PocketQwen(PocketRun):
 
     objects = (2, 5)
 
-    def __init__(self, schedule: Schedule = QWEN_SCHEDULE, seed: int = 0) -> None:
+    def __init__(self, tower: CLIPVisionModel, schedule: Schedule = QWEN_SCHEDULE, seed: int = 0) -> None:
         super().__init__(schedule, seed)
         torch.manual_seed(seed)
         self.qwen = make_qwen()
+        start_tower(self.qwen.model.visual, tower)
         self.shape, self.colour = (nn.Parameter(torch.zeros(1 + len(words))) for words in (SHAPES, COLOURS))
         self.hints = make_hints(WIDTH)
         self.row_column, self.height_width = nn.Linear(WIDTH, 2), nn.Linear(WIDTH, 2)
@@ -172,3 +185,33 @@ class PocketQwen(PocketRun):
         shows = (colours[row] == wanted[row, at, None])[:, None]
         shows = shows | ~shows.any(-1, keepdim=True)  # a shape may hide behind no unit of its own
         return (scores.logsumexp(-1) - scores.masked_fill(~shows, -torch.inf).logsumexp(-1)).mean()
+
+
+@torch.no_grad()
+def start_tower(visual: Any, clip: CLIPVisionModel) -> None:
+    """Start a Qwen's tower from CLIP's, as Qwen2-VL's (arXiv 2409.12191) was: layers are taken over, and the position table is dropped.
+
+    CLIP normalises patches before its first layer, and a Qwen does not: patches are scaled by the mean of what CLIP would, and what CLIP
+    adds to all patches comes in with the bias of the first attention.
+    """
+    embeddings, norm = clip.embeddings, clip.pre_layrnorm
+    drawn = normalise(draw_scenes(16, IMAGE_SIZE, IMAGE_SIZE, Generator().manual_seed(0)).images)
+    scale = norm.weight / embeddings(drawn)[:, 1:].std(-1).mean()
+    place = embeddings.position_embedding.weight[1:].mean(0)
+    weight = embeddings.patch_embedding.weight
+    weight = scale.view(-1, 1, 1, 1) * (weight - weight.mean(0)) / FRAMES
+    visual.patch_embed.proj.weight.copy_(weight.unsqueeze(2).expand(-1, -1, FRAMES, -1, -1))
+    for block, layer in zip(visual.blocks, clip.encoder.layers, strict=False):
+        attention = layer.self_attn
+        parts = (attention.q_proj, attention.k_proj, attention.v_proj)
+        block.attn.qkv.weight.copy_(torch.cat([part.weight for part in parts]))
+        block.attn.qkv.bias.copy_(torch.cat([part.bias for part in parts]))
+        for ours, theirs in (
+            (block.norm1, layer.layer_norm1),
+            (block.attn.proj, attention.out_proj),
+            (block.norm2, layer.layer_norm2),
+            (block.mlp.fc1, layer.mlp.fc1),
+            (block.mlp.fc2, layer.mlp.fc2),
+        ):
+            ours.load_state_dict(theirs.state_dict())
+    visual.blocks[0].attn.proj.bias += scale * (place - place.mean()) + norm.bias
