@@ -1,4 +1,4 @@
-"""Train the coordinate MLP: ``python train.py fit`` (the paper), ``--config quickstart`` (no network)."""
+"""Train the coordinate MLP: ``python train.py fit``, ``--config paper`` (the paper), ``--config quickstart`` (no network)."""
 
 from qlip.cli import main
 

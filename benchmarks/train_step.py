@@ -91,7 +91,7 @@ class Case:
 
 def ours(case: Case, *, dtype: torch.dtype, micro_batches: int = 1) -> Callable[[], float]:
     """The step of `QlipModule`, the batch as a data loader's worker makes it, in about so many micro-batches."""
-    longest = max(patches.mask.shape[1] for patches, _ in case.items)
+    longest = max(item.patches.mask.shape[1] for item in case.items)
     batch = TrainBatch.collate(case.items, -(-len(case.items) // micro_batches) * longest).to(case.device)
 
     def step() -> float:
@@ -105,9 +105,9 @@ def ours(case: Case, *, dtype: torch.dtype, micro_batches: int = 1) -> Callable[
 def obvious(case: Case) -> Callable[[], float]:
     """One photograph after the other, padded to the longest of the batch, its target computed on the spot, float32."""
     module, tower = case.module, case.module.backbone.vision_model
-    longest = max(patches.mask.shape[1] for patches, _ in case.items)
+    longest = max(item.patches.mask.shape[1] for item in case.items)
     padded = []
-    for patches, _ in case.items:
+    for patches, *_ in case.items:
         missing = longest - patches.mask.shape[1]
         hidden = torch.zeros(1, 1, 1, 1 + longest)
         hidden[..., 1 + longest - missing :] = torch.finfo(torch.float32).min

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +73,28 @@ def test_options_that_cannot_be_understood_are_named(args, message, capsys, monk
     assert err.startswith("qlip: ")
     assert message in err
     assert "usage:" not in err
+
+
+@pytest.mark.parametrize(
+    ("verb", "option"),
+    [
+        (["fit", "--model.backbone=random:64x1"], "model: {lr: null}"),
+        (["fit", "--model.backbone=random:64x1"], "data: {root: null}"),
+        (["vqa", "--benchmark=pope", "--model=m"], "alpha: null"),
+        (["show", "a.png"], "criterion: null"),
+        (["tune", "photos"], "out: null"),
+        (["zoo", "pull", "name"], "root: null"),
+    ],
+)
+def test_null_is_refused_where_an_option_takes_none(verb, option, tmp_path, capsys, monkeypatch):
+    """A parser takes null for "not given", unless it is told not to."""
+    monkeypatch.setattr("sys.argv", ["qlip"])
+    file = tmp_path / "options.yaml"
+    file.write_text(option)
+    with pytest.raises(SystemExit) as stopped:
+        main([*verb, f"--config={file}"])
+    assert stopped.value.code == 2
+    assert re.search(rf"{option.split(':')[-2].strip(' {')}\": .*None", capsys.readouterr().err.replace("\n", " "))
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,8 @@ RULES: Mapping[str, Number | Choice] = {
     "val_limit": Number(1, 10**12),
     "repeats": Number(1, 10**9),
     "tokens_at_once": Number(1, 10**9, none="for no limit", unit="tokens"),
+    "every_n_steps": Number(0, 10**9),
+    "min_gain": Number(0, 1, fraction=True),
 }
 
 

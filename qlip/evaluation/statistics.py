@@ -19,7 +19,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number, its standard error and its 95 % interval (percentiles of the bootstrap)."""
+    """A number, its standard error and its interval (percentiles of the bootstrap), at 95 % unless said otherwise."""
 
     value: float
     se: float
@@ -89,9 +89,9 @@ def _draw_counts(strata: tuple[str, ...], resamples: int, seed: int) -> Array:
     return counts
 
 
-def estimate(value: float, samples: Array) -> Estimate:
-    """An estimate from its value and its resamples ``(R,)``."""
-    tail = 100 * (1 - LEVEL) / 2
+def estimate(value: float, samples: Array, level: float = LEVEL) -> Estimate:
+    """An estimate from its value and its resamples ``(R,)``; ``level`` is that of the interval."""
+    tail = 100 * (1 - level) / 2
     low, high = np.percentile(samples, [tail, 100 - tail])
     return Estimate(float(value), float(samples.std(ddof=1)), float(low), float(high))
 
@@ -105,8 +105,16 @@ def score(benchmark: Benchmark, records: Sequence[Record]) -> dict[str, Estimate
     return {name: estimate(float(values[name]), samples[name]) for name in order}
 
 
-def compare(benchmark: Benchmark, records: Sequence[Record], baseline: Sequence[Record]) -> dict[str, Estimate]:
+def compare(
+    benchmark: Benchmark, records: Sequence[Record], baseline: Sequence[Record], level: float = LEVEL
+) -> dict[str, Estimate]:
     """Every score of one arm minus that of another on the same questions; both see the same resamples.
+
+    Args:
+        benchmark: The benchmark that was asked.
+        records: Answers of the arm.
+        baseline: Answers of the other.
+        level: Of the interval; ``1 - 0.05 / n`` where the arm is one of n that were tried (Bonferroni).
 
     Raises:
         ValueError: if the arms did not answer the same questions.
@@ -117,7 +125,7 @@ def compare(benchmark: Benchmark, records: Sequence[Record], baseline: Sequence[
     values, others = ours.scores(benchmark), theirs.scores(benchmark)
     samples, other_samples = ours.scores(benchmark, counts), theirs.scores(benchmark, counts)
     return {
-        name: estimate(float(values[name] - others[name]), samples[name] - other_samples[name])
+        name: estimate(float(values[name] - others[name]), samples[name] - other_samples[name], level)
         for name in values
         if name in others
     }

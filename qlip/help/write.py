@@ -27,7 +27,7 @@ from qlip.zoo.resolve import PositionName
 INDENT = 24
 LIGHTNINGS = ("checkpoint", "trainer", "optimizer", "lr_scheduler")  # in this order, after what is ours
 DESCRIPTIONS = {
-    "fit": "Train the coordinate MLP of a frozen CLIP; without options this is the paper's training.",
+    "fit": "Train the coordinate MLP of a frozen CLIP; without options this is the paper's training, projected.",
     "validate": "Measure a checkpoint on the validation photographs.",
     "test": "Measure a checkpoint on the validation photographs, logged under the name of a test.",
     "predict": "Compute the [CLS] outputs of the validation photographs with a checkpoint.",

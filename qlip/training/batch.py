@@ -1,14 +1,27 @@
 """A training batch: photographs in micro-batches that go through the CLIP one after the other, each coordinate held once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from qlip.core.patches import PatchBatch
 
-Item = tuple[PatchBatch, Tensor]
+
+class Item(NamedTuple):
+    """One photograph of a batch.
+
+    Attributes:
+        patches: Its patches, a batch of one.
+        target: ``(E,)``, the [CLS] output of the frozen CLIP for its standard view.
+        standard: The patches of that view, a batch of one, where the loss looks at them.
+    """
+
+    patches: PatchBatch
+    target: Tensor
+    standard: PatchBatch | None = None
 
 
 @dataclass(frozen=True)
@@ -19,14 +32,28 @@ class MicroBatch:
         patches: The patches of the photographs.
         coord_index: ``(B, N)`` int64, the index of each token's coordinate in the batch's ``coords``; 0 where padded.
         target: ``(B, E)``, the [CLS] outputs of the frozen CLIP for the standard views of the photographs.
+        standard: The patches of those views, where the loss looks at them.
     """
 
     patches: PatchBatch
     coord_index: Tensor
     target: Tensor
+    standard: PatchBatch | None = None
 
     def __len__(self) -> int:
         return len(self.patches)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "MicroBatch":
+        """Move to a device."""
+        return self._each(lambda held: held.to(device=device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> "MicroBatch":
+        """Copy to page-locked memory."""
+        return self._each(lambda held: held.pin_memory())
+
+    def _each(self, do: Callable[[Any], Any]) -> "MicroBatch":
+        standard = None if self.standard is None else do(self.standard)
+        return MicroBatch(do(self.patches), do(self.coord_index), do(self.target), standard)
 
 
 @dataclass(frozen=True)
@@ -56,42 +83,34 @@ class TrainBatch:
 
     @classmethod
     def collate(cls, items: Sequence[Item], tokens_at_once: int | None = None) -> "TrainBatch":
-        """Put photographs and their targets ``(E,)`` into a batch.
+        """Put photographs into a batch.
 
         Args:
-            items: One `PatchBatch` of one photograph each, with its target.
+            items: The photographs.
             tokens_at_once: Most tokens of a micro-batch, padding counted; a larger photograph has a micro-batch to
                 itself. The whole batch is one micro-batch if not given.
         """
-        groups = [items[run] for run in split_by_tokens([p.mask.shape[1] for p, _ in items], tokens_at_once)]
-        patches = [PatchBatch.collate(p for p, _ in group) for group in groups]
+        groups = [items[run] for run in split_by_tokens([i.patches.mask.shape[1] for i in items], tokens_at_once)]
+        patches = [PatchBatch.collate(item.patches for item in group) for group in groups]
         coords, indices = unique_coords([p.coords[p.mask] for p in patches])
         micro_batches = []
         for group, p, index in zip(groups, patches, indices, strict=True):
             padded = torch.zeros(p.mask.shape, dtype=torch.int64).masked_scatter_(p.mask, index)
-            micro_batches.append(MicroBatch(p, padded, torch.stack([target for _, target in group])))
+            target, views = torch.stack([item.target for item in group]), [item.standard for item in group]
+            standard = PatchBatch.collate(view for view in views if view is not None) if None not in views else None
+            micro_batches.append(MicroBatch(p, padded, target, standard))
         return cls(tuple(micro_batches), coords, sum(map(len, indices)))
 
     def to(self, device: torch.device | str) -> "TrainBatch":
         """Move to a device; a GPU fetches it while it goes on with what it has to do."""
         ahead = torch.device(device).type == "cuda"  # not the other way: the host would read what has not arrived
-
-        def move(tensor: Tensor) -> Tensor:
-            return tensor.to(device, non_blocking=ahead)
-
-        moved = (
-            MicroBatch(m.patches.to(device, non_blocking=ahead), move(m.coord_index), move(m.target))
-            for m in self.micro_batches
-        )
-        return TrainBatch(tuple(moved), move(self.coords), self.tokens)
+        moved = tuple(micro_batch.to(device, non_blocking=ahead) for micro_batch in self.micro_batches)
+        return TrainBatch(moved, self.coords.to(device, non_blocking=ahead), self.tokens)
 
     def pin_memory(self) -> "TrainBatch":
         """Copy to page-locked memory, as DataLoader asks."""
-        pinned = (
-            MicroBatch(m.patches.pin_memory(), m.coord_index.pin_memory(), m.target.pin_memory())
-            for m in self.micro_batches
-        )
-        return TrainBatch(tuple(pinned), self.coords.pin_memory(), self.tokens)
+        pinned = tuple(micro_batch.pin_memory() for micro_batch in self.micro_batches)
+        return TrainBatch(pinned, self.coords.pin_memory(), self.tokens)
 
 
 def split_by_tokens(lengths: Sequence[int], max_tokens: int | None) -> list[slice]:

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from qlip.core.rules import check
 from qlip.training.batch import TrainBatch
 from qlip.training.data import QlipDataModule, data_module_of
 from qlip.training.export import ZooExport
@@ -30,25 +31,32 @@ class ResidualProjection(L.Callback):
     L_cls then shapes the network between the grid points and cannot trade R away (see docs/definitions.md).
 
     Args:
-        every_n_steps: Number of optimiser steps from one projection to the next.
+        every_n_steps: Number of optimiser steps from one projection to the next; 0 never projects, as in the paper.
     """
 
-    def __init__(self, every_n_steps: int = 50) -> None:
-        if every_n_steps < 1:
-            raise ValueError(f"every_n_steps: got {every_n_steps}; takes a positive number")
-        self.every_n_steps = every_n_steps
+    def __init__(self, every_n_steps: int = 10) -> None:
+        self.every_n_steps = check("every_n_steps", every_n_steps)
+        self.projected_at = -1
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
         """Project after every ``every_n_steps``-th optimiser step."""
-        assert isinstance(pl_module, QlipModule)
-        if trainer.global_step % self.every_n_steps == 0:
-            pl_module.position.project_(pl_module.table)
+        if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
+            self._project(trainer, pl_module)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Project during a fit, so that what is measured and saved is projected too."""
-        assert isinstance(pl_module, QlipModule)
-        if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            pl_module.position.project_(pl_module.table)
+        if self.every_n_steps and trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._project(trainer, pl_module)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Project the last state, unless it was."""
+        if self.every_n_steps and self.projected_at != trainer.global_step:
+            self._project(trainer, pl_module)
+
+    def _project(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        assert isinstance(module, QlipModule)
+        module.position.project_(module.table)
+        self.projected_at = trainer.global_step
 
 
 class QuadtreePreview(L.Callback):
@@ -151,7 +159,15 @@ class Summary(L.Callback):
         console = Console()
         console.print(table)
         callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        for folder in [Path(c.entry) for c in callbacks if isinstance(c, ZooExport) and c.written]:
+        exports = [callback for callback in callbacks if isinstance(callback, ZooExport) and callback.written]
+        for export in exports:
+            if export.best_step == 0:
+                console.print(
+                    f"No validation had a {export.monitor} that was {export.min_gain:.0%} below that of the start: the start was as good, "
+                    f"and is what the entry holds",
+                    soft_wrap=True,
+                )
+            folder = Path(export.entry)
             console.print(f"Zoo entry  {folder}    qlip zoo show {folder.name}")
             console.print(f'Use it     qlip.load("{folder}")', markup=False)
         for logger in trainer.loggers:  # Trainer.log_dir would wait for the other ranks

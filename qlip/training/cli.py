@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 
 from qlip.configs import find
 from qlip.structured import check_configs
-from qlip.training.callbacks import QuadtreePreview, Summary
+from qlip.training.callbacks import QuadtreePreview, ResidualProjection, Summary
 from qlip.training.checkpoint import read_checkpoint
 from qlip.training.data import QlipDataModule
 from qlip.training.export import ZooExport
@@ -61,11 +61,12 @@ class QlipCLI(LightningCLI):
       verbs it is that run's checkpoint. Other options are refused.
     - A checkpoint is a file here, never an address, and nothing in it is run.
     - ``--ckpt_path X --model.lr Y`` stops where Y differs from what X was trained with; Lightning keeps X's in silence.
-    - Unwritten defaults: TensorBoard, rich progress, checkpoints that survive Ctrl-C, zoo export, closing table.
+    - Unwritten defaults: projection, TensorBoard, rich progress, checkpoints that survive Ctrl-C, zoo export, closing table.
     """
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add our callbacks, each configurable under its own name."""
+        """Add our callbacks, each configurable under its own name; the projection first, for the others keep what it leaves."""
+        parser.add_lightning_class_args(ResidualProjection, "projection")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults(
             {
@@ -147,7 +148,7 @@ def _with_found_recipes(args: list[str]) -> list[str]:
 
 
 def run(args: list[str], prog: str) -> None:
-    """Run one of Lightning's verbs; with no arguments for the model and the data, ``fit`` is the paper's recipe.
+    """Run one of Lightning's verbs; with no arguments, ``fit`` is the paper's recipe and projects (docs/training-study.md).
 
     Args:
         args: The verb and its options.

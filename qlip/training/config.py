@@ -24,7 +24,7 @@ class MLPConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """L = L_cls + gamma R (eq. 5)."""
+    """L = L_cls + gamma R (eq. 5), and on request a term for the patches."""
 
     gamma: float = 1.0
     """Weight of the residual."""
@@ -34,3 +34,6 @@ class LossConfig:
     """Which vector of a whole image: after or before CLIP's projection into the space shared with text; if not given, after, and before
     for a tower without one. Before it, CLIP and DINOv2 have [CLS], SigLIP its head's vector, and a tower that pools nothing the mean of its
     patches."""
+    patches: float = 0.0
+    """Weight of L_patches, which asks the features of leaves, not [CLS], to stay what they are in the standard view at the same place (not
+    in the paper; docs/definitions.md). It costs a pass of the frozen tower over the standard views."""

@@ -30,7 +30,8 @@ from qlip.training.targets import SINGLE_PROCESS, Encode, Shard, Targets, load_o
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-ValidationItem = tuple[list[PatchBatch], Tensor]
+ValidationItem = list[Item]  # of each size
+Standard = QlipImageProcessor | None  # makes the standard view, where the loss looks at its patches
 
 
 @dataclass(frozen=True)
@@ -77,10 +78,20 @@ class Photos:
 
 
 class TrainingPhotos(Dataset[Item]):
-    """Photographs at native size or smaller, some of their blocks merged at random (appendix C of the paper)."""
+    """Photographs at native size or smaller, some of their blocks merged at random (appendix C of the paper).
 
-    def __init__(self, photos: Photos, max_size: int, merge: tuple[float, float], view: View) -> None:
-        self.photos, self.max_size, self.merge, self.view = photos, max_size, merge, view
+    Args:
+        photos: The photographs.
+        max_size: Shortest edge in pixels above which they are scaled down.
+        merge: Smallest and largest probability with which a block merges.
+        view: How the tower takes pictures.
+        standard: Makes the standard view of each photograph that batches carry.
+    """
+
+    def __init__(
+        self, photos: Photos, max_size: int, merge: tuple[float, float], view: View, standard: Standard = None
+    ) -> None:
+        self.photos, self.max_size, self.merge, self.view, self.standard = photos, max_size, merge, view, standard
 
     def __getitem__(self, seeded: SeededIndex) -> Item:
         """One photograph; all that is random about it follows from ``seeded.seed``."""
@@ -92,30 +103,30 @@ class TrainingPhotos(Dataset[Item]):
             processor = self.view.shown(
                 image.shape[2], image.shape[1], self.max_size, alpha=probability, criterion="random"
             )
-            return self.view.place(processor(image)), self.photos.targets[seeded.index]
+            standard = None if self.standard is None else self.standard(image)
+            return Item(self.view.place(processor(image)), self.photos.targets[seeded.index], standard)
 
 
 class ValidationPhotos(Dataset[ValidationItem]):
     """Photographs as centred squares of several sizes, uncut, so that they show what the targets show."""
 
-    def __init__(self, photos: Photos, sizes: Sequence[int], view: View) -> None:
-        self.photos, self.view = photos, view
+    def __init__(self, photos: Photos, sizes: Sequence[int], view: View, standard: Standard = None) -> None:
+        self.photos, self.view, self.standard = photos, view, standard
         self.processors = [view.processor(size, "square") for size in sizes]
 
     def __len__(self) -> int:
         return len(self.photos.files)
 
     def __getitem__(self, index: int) -> ValidationItem:
-        """One photograph in every size, and its target."""
-        image = to_pixels(self.photos.files[index])
-        return [self.view.place(processor(image)) for processor in self.processors], self.photos.targets[index]
+        """One photograph in every size."""
+        image, target = to_pixels(self.photos.files[index]), self.photos.targets[index]
+        standard = None if self.standard is None else self.standard(image)
+        return [Item(self.view.place(processor(image)), target, standard) for processor in self.processors]
 
 
 def collate_validation(items: Sequence[ValidationItem], tokens_at_once: int | None = None) -> list[TrainBatch]:
     """Put photographs into batches, one for each size."""
-    sizes = zip(*(views for views, _ in items), strict=True)
-    targets = [target for _, target in items]
-    return [TrainBatch.collate(list(zip(views, targets, strict=True)), tokens_at_once) for views in sizes]
+    return [TrainBatch.collate(views, tokens_at_once) for views in zip(*items, strict=True)]
 
 
 class QlipDataModule(L.LightningDataModule):
@@ -172,6 +183,7 @@ class QlipDataModule(L.LightningDataModule):
         self.tokens_at_once = tokens_at_once
         self.max_size, self.merge, self.repeats, self.val_limit = max_size, (low, high), repeats, val_limit
         self.view, self.val_sizes = View(14), tuple(val_sizes)
+        self.standard: Standard = None
         self.unreadable: list[Path] = []
         self.train: Photos | None = None
         self.val: Photos | None = None
@@ -181,7 +193,13 @@ class QlipDataModule(L.LightningDataModule):
         self._find()
 
     def build(
-        self, encode: Encode, encoder_digest: str, image_size: int, view: View, shard: Shard = SINGLE_PROCESS
+        self,
+        encode: Encode,
+        encoder_digest: str,
+        image_size: int,
+        view: View,
+        shard: Shard = SINGLE_PROCESS,
+        keep_standard: bool = False,
     ) -> None:
         """List the photographs and compute their targets with the frozen CLIP, unless an earlier call has.
 
@@ -193,6 +211,7 @@ class QlipDataModule(L.LightningDataModule):
             image_size: Side n of the tower's standard view in pixels.
             view: How the tower takes pictures.
             shard: The targets that this process computes, of those that are not in the cache.
+            keep_standard: Have batches carry the standard views, for a loss that looks at their patches.
 
         Raises:
             UnreadableImages: if more than 1 % of the images cannot be read.
@@ -201,6 +220,7 @@ class QlipDataModule(L.LightningDataModule):
             return
         self.view, splits = view, self._find()
         standard = view.processor(image_size, "square")
+        self.standard = standard if keep_standard else None
         files = splits.train + splits.val[:: -(-len(splits.val) // self.val_limit)]
         targets = load_or_compute(
             encode, files, standard, encoder_digest=encoder_digest, cache_dir=self.cache_dir, shard=shard,
@@ -267,7 +287,7 @@ class QlipDataModule(L.LightningDataModule):
         """Ragged batches in the sampler's order."""
         photos = self._built(self.train)
         repeated = Photos(photos.files * self.repeats, photos.targets.repeat(self.repeats, 1), [])
-        dataset = TrainingPhotos(repeated, self.max_size, self.merge, self.view)
+        dataset = TrainingPhotos(repeated, self.max_size, self.merge, self.view, self.standard)
         collate = partial(TrainBatch.collate, tokens_at_once=self.tokens_at_once)
         return self._loader(dataset, collate, sampler=self.train_sampler())
 
@@ -279,7 +299,7 @@ class QlipDataModule(L.LightningDataModule):
         # At least one photograph for each rank, if need be one that another has too: an idle rank would hang the rest.
         indices = [i % count for i in range(rank, max(count, world_size), world_size)]
         mine = Photos([photos.files[i] for i in indices], photos.targets[indices], [])
-        dataset = ValidationPhotos(mine, self.val_sizes, self.view)
+        dataset = ValidationPhotos(mine, self.val_sizes, self.view, self.standard)
         collate = partial(collate_validation, tokens_at_once=self.tokens_at_once)
         return self._loader(dataset, collate, batch_size=max(self.batch_size // 4, 1))
 

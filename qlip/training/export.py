@@ -8,6 +8,7 @@ import lightning as L
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from qlip.core.quadtree import Quadtree
+from qlip.core.rules import check
 from qlip.training.data import data_module_of
 from qlip.training.module import QlipModule
 from qlip.zoo.config import ZooConfig
@@ -20,7 +21,7 @@ _NAMES = {"val/residual_l1": "R", "val/residual_l2": "R2"}  # of metrics in an e
 class ZooExport(L.Callback):
     """Write the trained MLP as zoo entries: ``NAME`` whenever a validation is the best so far, ``NAME-last`` at the end.
 
-    The state before the first step competes for the best. Entries of another run are kept: this one's are then ``NAME-2`` and
+    The state before the first step competes for the best, and a better one must be so by more than ``min_gain``. Entries of another run are kept: this one's are then ``NAME-2`` and
     ``NAME-2-last``, or the next that are free. A dry run, and one without a step, write nothing.
 
     Args:
@@ -28,24 +29,32 @@ class ZooExport(L.Callback):
         root: Folder that holds the entries.
         monitor: The metric whose smallest value is best.
         replace: Replace entries of that name that another run wrote.
+        min_gain: Share of the best value so far by which a smaller one must fall below it.
     """
 
     def __init__(
-        self, name: str | None = None, root: str = "checkpoints", monitor: str = "val/loss", replace: bool = False
+        self,
+        name: str | None = None,
+        root: str = "checkpoints",
+        monitor: str = "val/loss",
+        replace: bool = False,
+        min_gain: float = 0.01,
     ) -> None:
         if name is not None and not is_name(name):
             raise ValueError(
                 f"name: got {name!r}; takes letters, digits, '.', '-' and '_', a letter or digit first; "
                 f"--export.root is the folder"
             )
-        self.name, self.root, self.monitor, self.replace = name, Path(root), monitor, replace
+        check("min_gain", min_gain)
+        self.name, self.root, self.monitor, self.replace, self.min_gain = name, Path(root), monitor, replace, min_gain
         self.target = self.entry = ""  # the folder that was asked for, and the one that is free
-        self.best, self.metrics, self.step = math.inf, dict[str, float](), -1  # of the last validation, and its step
+        self.best, self.best_step = math.inf, -1
+        self.metrics, self.step = dict[str, float](), -1  # of the last validation, and its step
         self.written = False
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs, so that it goes on with its own entries and replaces no better one."""
-        names = ("target", "entry", "best", "metrics", "step")
+        names = ("target", "entry", "best", "best_step", "metrics", "step")
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -59,7 +68,8 @@ class ZooExport(L.Callback):
         backbone = str(pl_module.hparams["backbone"]).rstrip("/").split("/")[-1]
         target = self.root / (self.name or f"qlip-{backbone.replace(':', '-')}")
         if self.target != str(target):
-            self.best, self.target, self.entry = math.inf, str(target), str(target if self.replace else _free(target))
+            self.best, self.best_step = math.inf, -1
+            self.target, self.entry = str(target), str(target if self.replace else _free(target))
         for folder in (Path(self.entry), _last(self.entry)):
             check_target(folder)
 
@@ -94,8 +104,8 @@ class ZooExport(L.Callback):
 
     def _export_best(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         value = self.metrics.get(self.monitor, math.inf)
-        if value < self.best:
-            self.best = value
+        if value < self.best * (1 - self.min_gain):
+            self.best, self.best_step = value, trainer.global_step
             self._export(Path(self.entry), trainer, module)
 
     @rank_zero_only

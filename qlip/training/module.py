@@ -15,14 +15,14 @@ from torch.utils.checkpoint import checkpoint
 
 from qlip.core.patches import PatchBatch
 from qlip.core.position import PositionMLP
-from qlip.encoder import QlipVisionModel, mean_of_patches
+from qlip.encoder import QlipVisionModel, QlipVisionOutput, mean_of_patches
 from qlip.towers.base import Tower, find_tower, position_table
 from qlip.towers.load import image_statistics, load_tower
-from qlip.training.batch import TrainBatch
+from qlip.training.batch import MicroBatch, TrainBatch
 from qlip.training.checkpoint import check, seal, trained_state
 from qlip.training.config import LossConfig, MLPConfig
 from qlip.training.data import View, data_module_of
-from qlip.training.loss import batch_cls_loss, cls_loss, residual
+from qlip.training.loss import Encoded, batch_loss, cls_loss, patch_loss, residual
 from qlip.training.schedule import learning_rate_factor
 from qlip.training.targets import Shard, weights_digest
 from qlip.training.validation import ValidationMeans
@@ -70,6 +70,10 @@ class QlipModule(L.LightningModule):
             loss = replace(loss, target="image_embeds" if projected else "pooler_output")
         elif loss.target == "image_embeds" and not projected:
             raise ValueError(f"loss.target: {backbone!r} has no projection to image_embeds; use pooler_output")
+        if loss.patches < 0:
+            raise ValueError(
+                f"loss.patches: got {loss.patches}; takes a weight of at least 0, which leaves the term out"
+            )
         # Plain values: checkpoints are only ever loaded with weights_only=True. What changes no result is not among them.
         plain = {"mlp": asdict(mlp), "loss": asdict(loss)}
         self.save_hyperparameters({"backbone": backbone, "revision": revision, **plain, "lr": lr, "warmup": warmup})
@@ -105,11 +109,11 @@ class QlipModule(L.LightningModule):
         """
         trainer = self.trainer
         data = data_module_of(trainer)
-        self.val_means = ValidationMeans(data.val_sizes)
+        self.val_means = ValidationMeans(data.val_sizes, self.loss.patches > 0)
         self.backbone.to(trainer.strategy.root_device)
         digest = f"{weights_digest(self.backbone)}-{self.loss.target}"
         shard = Shard(trainer.global_rank, trainer.world_size, partial(trainer.strategy.barrier, "targets"))
-        data.build(self.encode_standard, digest, self.standard_size, self.view, shard)
+        data.build(self.encode_standard, digest, self.standard_size, self.view, shard, self.loss.patches > 0)
 
     @torch.no_grad()
     def encode_standard(self, pixels: Tensor) -> Tensor:
@@ -123,7 +127,7 @@ class QlipModule(L.LightningModule):
         return output.last_hidden_state[:, self.vision.tower.prefix_length :].mean(1) if pooled is None else pooled
 
     def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
-        """L_cls + gamma R on one ragged batch (eqs. 3 to 5)."""
+        """L_cls + gamma R on one ragged batch (eqs. 3 to 5), and L_patches where it has a weight."""
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if not every or (self.global_step + 1) % every:  # not a step that Lightning logs; a GPU need not wait for us
             return self.losses(batch)["loss"]
@@ -143,22 +147,47 @@ class QlipModule(L.LightningModule):
         return losses["loss"]
 
     def losses(self, batch: TrainBatch, gradient_norms: list[Tensor] | None = None) -> dict[str, Tensor]:
-        """The loss of a batch and its terms: scalars ``loss``, ``l_cls``, ``residual_l1`` and ``residual_l2``.
+        """The loss of a batch and its terms: scalars ``loss``, ``l_cls``, ``residual_l1`` and ``residual_l2``, and ``l_patches`` where it has
+        a weight.
 
         Args:
             batch: The batch.
-            gradient_norms: A list that gets the interpolation bias of the images, see `batch_cls_loss`.
+            gradient_norms: A list that gets the interpolation bias of the images, see `batch_loss`.
         """
         # One evaluation of the network: each coordinate of the batch once, and with them the grid that R looks at.
         positions = self.position(torch.cat([batch.coords, self.grid_coords]))
         at_coords, on_grid = positions.split([len(batch.coords), len(self.grid_coords)])
-        l_cls = batch_cls_loss(batch, at_coords, self.encode_at, self.loss.cls_loss, gradient_norms)
+        parts: list[Tensor] = []
+        total = batch_loss(batch, at_coords, self.encode, self.loss, gradient_norms, parts)
         l1, l2 = residual(on_grid, self.table)
-        return {"loss": l_cls + self.loss.gamma * l1, "l_cls": l_cls, "residual_l1": l1, "residual_l2": l2}
+        terms = {"loss": total + self.loss.gamma * l1, "l_cls": total, "residual_l1": l1, "residual_l2": l2}
+        if parts:
+            terms["l_patches"] = torch.stack(parts).sum()
+            terms["l_cls"] = total - self.loss.patches * terms["l_patches"]
+        return terms
+
+    def encode(self, batch: MicroBatch, positions: Tensor) -> Encoded:
+        """What the loss compares, of a micro-batch whose tokens have the encodings ``positions (B, N, D)``.
+
+        Features are the states before the last layer, which a LLaVA reads; those of the standard views come from the tower with its own table.
+        """
+        if batch.standard is None:
+            return Encoded(self.encode_at(batch.patches, positions))
+        output = self.vision(batch.patches, positions=positions, output_hidden_states=True)
+        table = self.table.flatten(0, 1).expand(len(batch), -1, -1)
+        with torch.no_grad():
+            standard = self.vision(batch.standard, positions=table, output_hidden_states=True)
+        return Encoded(self._pooled(output, batch.patches), (self._features(output), self._features(standard)))
 
     def encode_at(self, patches: PatchBatch, positions: Tensor) -> Tensor:
         """[CLS] outputs ``(B, E)`` of patches whose tokens have the encodings ``positions (B, N, D)``."""
-        output = self.vision(patches, positions=positions)
+        return self._pooled(self.vision(patches, positions=positions), patches)
+
+    def _features(self, output: QlipVisionOutput) -> Tensor:
+        assert output.hidden_states is not None, "they were asked for"
+        return output.hidden_states[-2][:, self.vision.tower.prefix_length :]
+
+    def _pooled(self, output: QlipVisionOutput, patches: PatchBatch) -> Tensor:
         pooled = output.image_embeds if self.loss.target == "image_embeds" else output.pooler_output
         if pooled is not None:
             return pooled
@@ -166,23 +195,34 @@ class QlipModule(L.LightningModule):
         states = output.last_hidden_state[:, self.vision.tower.prefix_length :]
         return mean_of_patches(states, patches, "area")  # of the picture, not of the leaves
 
-    def _evaluate(self, batch: TrainBatch) -> tuple[Tensor, Tensor]:
-        """[CLS] outputs of a whole batch, and their targets, ``(B, E)`` each."""
+    def _evaluate(self, batch: TrainBatch) -> tuple[Tensor, Tensor, Tensor | None]:
+        """[CLS] outputs of a whole batch, their targets, ``(B, E)`` each, and L_patches where it has a weight."""
         positions = self.position(batch.coords)
-        cls = [self.encode_at(m.patches, F.embedding(m.coord_index, positions)) for m in batch.micro_batches]
-        return torch.cat(cls).float(), torch.cat([m.target for m in batch.micro_batches])
+        encoded = [self.encode(m, F.embedding(m.coord_index, positions)) for m in batch.micro_batches]
+        parts = [
+            patch_loss(*each.features, m.patches) * (len(m) / len(batch))
+            for each, m in zip(encoded, batch.micro_batches, strict=True)
+            if each.features is not None
+        ]
+        cls, target = (
+            torch.cat([each.cls for each in encoded]).float(),
+            torch.cat([m.target for m in batch.micro_batches]),
+        )
+        return cls, target, torch.stack(parts).sum() if parts else None
 
     def validation_step(self, batch: list[TrainBatch], batch_idx: int) -> None:
         """Cosine of [CLS] at several sizes with the frozen tower's at its own."""
         for size, view in zip(data_module_of(self.trainer).val_sizes, batch, strict=True):
-            cls, target = self._evaluate(view)
-            self.val_means.update(size, cls, target, cls_loss(cls, target, self.loss.cls_loss))
+            cls, target, l_patches = self._evaluate(view)
+            self.val_means.update(size, cls, target, cls_loss(cls, target, self.loss.cls_loss), l_patches)
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over all ranks, R, and how far from bicubic the network is where R does not look."""
         values = self.val_means.pop()
         l1, l2 = self.position.residual(self.table)
         values |= {"loss": values["l_cls"] + self.loss.gamma * l1, "residual_l1": l1, "residual_l2": l2}
+        if "l_patches" in values:
+            values["loss"] = values["loss"] + self.loss.patches * values["l_patches"]
         values["offgrid"] = l1.new_tensor(self.position.offgrid(self.table))
         self.log_dict({f"val/{name}": value for name, value in values.items()}, sync_dist=True)
 

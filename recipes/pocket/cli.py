@@ -1,10 +1,11 @@
-"""The command line ``python -m recipes.pocket``: train the two models from a seed, check them, draw scenes to look at, write questions."""
+"""The command line ``python -m recipes.pocket``: train the models from a seed, check them, draw scenes to look at, write questions."""
 
 import logging
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import lightning as L
 import torch
@@ -15,19 +16,27 @@ from rich.console import Console
 from rich.table import Column, Table
 from safetensors.torch import load_file, save_file
 from torchvision.utils import make_grid, save_image
-from transformers import CLIPModel, LlavaForConditionalGeneration, PreTrainedModel, ProcessorMixin
+from transformers import (
+    CLIPModel,
+    LlavaForConditionalGeneration,
+    PreTrainedModel,
+    ProcessorMixin,
+    Qwen2VLForConditionalGeneration,
+)
 
 from qlip.data.sources import list_pictures
 from qlip.evaluation.benchmarks.pocket import write_pope, write_vstar
 from qlip.files import making_folder, replacing_folder, sha256, write_text
-from recipes.pocket.card import clip_card, llava_card
-from recipes.pocket.check import check_clip, check_llava
+from qlip.shipped import shipped
+from recipes.pocket.card import clip_card, llava_card, qwen_card
+from recipes.pocket.check import check_clip, check_llava, check_qwen
 from recipes.pocket.clip import CLIP_SCHEDULE, PocketClip, Readouts
-from recipes.pocket.models import clip_processor, llava_processor
+from recipes.pocket.models import clip_processor, llava_processor, qwen_processor
+from recipes.pocket.qwen import QWEN_SCHEDULE, PocketQwen
 from recipes.pocket.reader import READER_SCHEDULE, PocketReader
-from recipes.pocket.run import Schedule, draw_training_scenes
+from recipes.pocket.run import PocketRun, Schedule, draw_training_scenes
 
-CLIP, LLAVA, READOUTS = "pocket-clip", "pocket-llava", "readouts.safetensors"
+CLIP, LLAVA, QWEN, READOUTS = "pocket-clip", "pocket-llava", "pocket-qwen", "readouts.safetensors"
 Model = TypeVar("Model", bound=PreTrainedModel)
 
 
@@ -38,7 +47,7 @@ def train(
     reader: Schedule = READER_SCHEDULE,
     scenes: int = 500,
 ) -> None:
-    """Train both models; a run that was stopped goes on where it stopped, and a finished model is not trained again.
+    """Train pocket-clip and pocket-llava; a run that was stopped goes on where it stopped, and a finished model is not trained again.
 
     Args:
         out: Folder that gets the two models.
@@ -65,17 +74,54 @@ def train(
     check(out, scenes)
 
 
-def check(folder: Path = Path("checkpoints/pocket"), scenes: int = 500) -> None:
-    """Measure both models on fresh scenes of the size they were trained on, and print their sha256.
+def train_qwen(
+    out: Path = Path("checkpoints/pocket"),
+    clip: str = CLIP,
+    seed: int = 0,
+    schedule: Schedule = QWEN_SCHEDULE,
+    scenes: int = 500,
+) -> None:
+    """Train pocket-qwen; a run that was stopped goes on where it stopped, and a finished model is not trained again.
 
     Args:
-        folder: Folder that `train` put the two models into.
-        scenes: Number of scenes, a multiple of 100.
+        out: Folder that gets the model.
+        clip: Whose tower it starts from: a folder that `train` made, or pocket-clip, which comes with the package.
+        seed: Seed of weights and scenes.
+        schedule: Its schedule; batch_size is the most scenes of a step, for large ones are fewer.
+        scenes: Number of fresh scenes that the finished model is measured on, a multiple of 100.
     """
-    measured = {
-        CLIP: check_clip(CLIPModel.from_pretrained(folder / CLIP, dtype=torch.float32), scenes),
-        LLAVA: check_llava(LlavaForConditionalGeneration.from_pretrained(folder / LLAVA, dtype=torch.float32), scenes),
+    out.mkdir(parents=True, exist_ok=True)
+    if not (out / QWEN).is_dir():
+        tower = CLIPModel.from_pretrained(shipped(clip), dtype=torch.float32).vision_model
+        run = PocketQwen(tower, schedule, seed)
+        fit(run, out / "run-qwen")
+        metrics = check_qwen(round_weights(run.qwen), scenes)
+        save_model(run.qwen, qwen_processor(), out / QWEN, qwen_card(metrics, seed, schedule))
+    check(out, scenes)
+
+
+def check(folder: Path = Path("checkpoints/pocket"), scenes: int = 500) -> None:
+    """Measure the models in a folder on fresh scenes of sizes they were trained on, and print their sha256.
+
+    Args:
+        folder: Folder that `train` or `train-qwen` put models into.
+        scenes: Number of scenes, a multiple of 100.
+
+    Raises:
+        FileNotFoundError: if it holds none of them.
+    """
+    measures: dict[str, tuple[type[PreTrainedModel], Callable[[Any, int], dict[str, float]]]] = {
+        CLIP: (CLIPModel, check_clip),
+        LLAVA: (LlavaForConditionalGeneration, check_llava),
+        QWEN: (Qwen2VLForConditionalGeneration, check_qwen),
     }
+    measured = {
+        name: measure(kind.from_pretrained(folder / name, dtype=torch.float32), scenes)
+        for name, (kind, measure) in measures.items()
+        if (folder / name).is_dir()
+    }
+    if not measured:
+        raise FileNotFoundError(f"folder: got {folder}, which holds none of {', '.join(measures)}")
     table = Table("model", "measure", Column("value", overflow="fold"))
     for name, metrics in measured.items():
         for measure, value in metrics.items():
@@ -120,7 +166,7 @@ def questions(benchmark: Literal["vstar-photo", "pope-photo"], backgrounds: Path
         (write_vstar if benchmark == "vstar-photo" else write_pope)(folder, photographs)
 
 
-def fit(module: PocketClip | PocketReader, folder: Path) -> None:
+def fit(module: PocketRun, folder: Path) -> None:
     """Train to the end of the module's schedule, from the last checkpoint in ``folder`` if there is one."""
     last = folder / "last.ckpt"
     checkpoint = ModelCheckpoint(folder, every_n_train_steps=50, save_last=True, save_top_k=1, save_on_exception=True)
@@ -165,7 +211,7 @@ def main(args: list[str] | None = None) -> None:
     warnings.filterwarnings("ignore", module="lightning")
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     auto_cli(
-        {"train": train, "check": check, "draw": draw, "questions": questions},
+        {"train": train, "train-qwen": train_qwen, "check": check, "draw": draw, "questions": questions},
         args=args,
         as_positional=False,
         prog="python -m recipes.pocket",

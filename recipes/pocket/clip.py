@@ -10,7 +10,7 @@ from qlip.data.scenes import COLOURS, SHAPES, Scenes
 from recipes.pocket.models import FEATURE_LAYER, GRID, PATCH_SIZE, WIDTH, make_clip, normalise
 from recipes.pocket.run import PocketRun, Schedule
 
-CLIP_SCHEDULE = Schedule(cycles=(900,), batch_size=128, lr=1.2e-3)
+CLIP_SCHEDULE = Schedule(cycles=(1200,), batch_size=128, lr=1.2e-3)
 
 
 class Readouts(nn.Module):
@@ -57,22 +57,26 @@ class PocketClip(PocketRun):
         return contrastive + shape + colour + place
 
 
-def patch_objects(scenes: Scenes) -> Tensor:
+def patch_objects(scenes: Scenes, patch_size: int = PATCH_SIZE) -> Tensor:
     """Tell which object each patch shows: ``(B, h*w)``, an index into the scene's objects, or -1 for the background.
 
     It is the object whose inner box covers most of the patch and at least a quarter, or whose centre lies in it.
+
+    Args:
+        scenes: The scenes.
+        patch_size: Side of a patch in pixels.
     """
     height, width = scenes.images.shape[-2:]
-    rows, columns = torch.arange(height // PATCH_SIZE), torch.arange(width // PATCH_SIZE)
-    origin = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), -1).flatten(0, 1) * PATCH_SIZE  # (N, 2)
+    rows, columns = torch.arange(height // patch_size), torch.arange(width // patch_size)
+    origin = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), -1).flatten(0, 1) * patch_size  # (N, 2)
     half = 0.42 * scenes.side[..., None, None]
     centre = scenes.centre[:, :, None]
-    overlap = torch.minimum(centre + half, origin + PATCH_SIZE) - torch.maximum(centre - half, origin)
+    overlap = torch.minimum(centre + half, origin + patch_size) - torch.maximum(centre - half, origin)
     area = overlap.clamp(min=0).prod(-1)  # (B, K, N)
-    holds = ((centre >= origin) & (centre < origin + PATCH_SIZE)).all(-1)
-    area = (area + PATCH_SIZE**2 * holds).masked_fill((scenes.shape < 0)[..., None], 0)
+    holds = ((centre >= origin) & (centre < origin + patch_size)).all(-1)
+    area = (area + patch_size**2 * holds).masked_fill((scenes.shape < 0)[..., None], 0)
     most, index = area.max(1)
-    return index.masked_fill(most < PATCH_SIZE**2 / 4, -1)
+    return index.masked_fill(most < patch_size**2 / 4, -1)
 
 
 def labels(kinds: Tensor, shown: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What both trainings share: the schedule of the learning rate, and a Lightning module that draws its own scenes."""
+"""What all trainings share: the schedule of the learning rate, and a Lightning module that draws its own scenes."""
 
 import math
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from recipes.pocket.models import IMAGE_SIZE
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long, how fast and over what backgrounds one of the two models is trained."""
+    """How long, how fast and over what backgrounds one of the models is trained."""
 
     cycles: tuple[int, ...]
     """Optimiser steps of each cycle of the learning rate; it starts anew with every cycle (SGDR, arXiv 1608.03983)."""
@@ -54,8 +54,16 @@ class Schedule:
         return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (length - warmup)))
 
 
-def draw_training_scenes(count: int, texture: float, generator: Generator, random: Random, seed: int) -> Scenes:
-    """Draw scenes of 112 pixels, the first of them over photographs and textures, the others over drawn backgrounds.
+def draw_training_scenes(
+    count: int,
+    texture: float,
+    generator: Generator,
+    random: Random,
+    seed: int,
+    size: tuple[int, int] = (IMAGE_SIZE, IMAGE_SIZE),
+    objects: tuple[int, int] = (2, 4),
+) -> Scenes:
+    """Draw scenes of one size, the first of them over photographs and textures, the others over drawn backgrounds.
 
     Args:
         count: Number of scenes.
@@ -63,11 +71,13 @@ def draw_training_scenes(count: int, texture: float, generator: Generator, rando
         generator: Source of all else that is random.
         random: Chooses and cuts the photographs and textures.
         seed: Seed of the textures.
+        size: Height and width in pixels.
+        objects: Fewest and most objects in a scene.
     """
     textured = round(texture * count)
     pictures = training_pictures(seed) if textured else ()
-    backgrounds = cut_backgrounds(pictures, textured, IMAGE_SIZE, IMAGE_SIZE, random)
-    return draw_scenes(count, IMAGE_SIZE, IMAGE_SIZE, generator, backgrounds=backgrounds)
+    backgrounds = cut_backgrounds(pictures, textured, *size, random)
+    return draw_scenes(count, *size, generator, objects=objects, backgrounds=backgrounds)
 
 
 class PocketRun(L.LightningModule):
@@ -80,14 +90,22 @@ class PocketRun(L.LightningModule):
         super().__init__()
         self.schedule, self.seed = schedule, seed
 
+    objects = (2, 4)  # fewest and most in a scene
+
     def draw(self) -> tuple[Scenes, Generator, Random]:
         """Draw the scenes of this step, and make sources of chance for the rest of it."""
         number = self.seed * 1_000_003 + self.global_step
-        generator, count = Generator().manual_seed(number), self.schedule.batch_size
+        generator, random = Generator().manual_seed(number), Random(number)
+        count, size = self.choose_size(random)
+        behind = Random(f"background {number}")
         scenes = draw_training_scenes(
-            count, self.schedule.texture, generator, Random(f"background {number}"), self.seed
+            count, self.schedule.texture, generator, behind, self.seed, size=size, objects=self.objects
         )
-        return scenes, generator, Random(number)
+        return scenes, generator, random
+
+    def choose_size(self, random: Random) -> tuple[int, tuple[int, int]]:
+        """Choose how many scenes this step has, and their height and width in pixels."""
+        return self.schedule.batch_size, (IMAGE_SIZE, IMAGE_SIZE)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Count the steps; `training_step` draws what it needs."""

@@ -17,8 +17,9 @@ from qlip.evaluation.benchmarks import get_benchmark, pocket
 from recipes.pocket import check
 from recipes.pocket.cli import draw, fit, main
 from recipes.pocket.clip import PocketClip, Readouts, labels, patch_objects
+from recipes.pocket.conversation import IGNORED, questions
 from recipes.pocket.models import GRID, PATCH_SIZE, make_clip
-from recipes.pocket.reader import IGNORED, PocketReader, questions, vary_background
+from recipes.pocket.reader import PocketReader, vary_background
 from recipes.pocket.run import Schedule, draw_training_scenes
 
 TINY = Schedule(cycles=(3, 1), batch_size=4, lr=1e-3)
@@ -64,7 +65,7 @@ def test_a_conversation_asks_for_the_answers_and_hints_at_the_right_words() -> N
     tokens, drawn = make_tokenizer("$A"), scenes(16)
     for i in range(len(drawn)):
         scene = things(drawn, i)
-        conversation, asked = reader.converse(scene, 64, Random(i)), list(questions(scene, Random(i)))
+        conversation, asked = reader.converse(scene, 64, Random(i)), list(questions(scene, Random(i), 3))
         assert conversation.ids.count(IMAGE_ID) == 64
         rows = (conversation.ids, conversation.answer, conversation.colour, conversation.place)
         assert len({len(row) for row in rows}) == 1

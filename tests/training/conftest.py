@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 
 from qlip.core.patches import PatchBatch
 from qlip.core.quadtree import Quadtree
 from qlip.towers.synthetic import random_clip
+from qlip.training.batch import Item
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +30,7 @@ def draw_photos(folder: Path, count: int, seed: int = 0) -> Path:
     return folder
 
 
-def cut_images(*grids: tuple[int, int], width: int, seed: int = 0) -> list[tuple[PatchBatch, Tensor]]:
+def cut_images(*grids: tuple[int, int], width: int, seed: int = 0) -> list[Item]:
     """Noise of ``(h, w)`` patches each, some of it merged, with targets ``(width,)``."""
     generator, items = torch.Generator().manual_seed(seed), []
     with torch.random.fork_rng(devices=[]):
@@ -38,7 +38,7 @@ def cut_images(*grids: tuple[int, int], width: int, seed: int = 0) -> list[tuple
         for h, w in grids:
             image = torch.randn(3, 14 * h, 14 * w, generator=generator)
             (leaves,) = Quadtree(0.4, "random", cover="roots").batch(image[None])
-            items.append((PatchBatch.from_image(image, leaves), torch.randn(width, generator=generator)))
+            items.append(Item(PatchBatch.from_image(image, leaves), torch.randn(width, generator=generator)))
     return items
 
 

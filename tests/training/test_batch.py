@@ -23,7 +23,7 @@ def test_without_a_budget_there_is_one_group() -> None:
 
 
 def test_every_coordinate_is_named_once_and_found_again() -> None:
-    lists = [patches.coords[0] for patches, _ in cut_images(*GRIDS, width=2)]
+    lists = [patches.coords[0] for patches, *_ in cut_images(*GRIDS, width=2)]
     coords, indices = unique_coords(lists)
     assert all(torch.equal(coords[index], given) for index, given in zip(indices, lists, strict=True))
     assert len(coords) == len({tuple(pair) for given in lists for pair in given.tolist()})
@@ -42,7 +42,7 @@ def test_micro_batches_hold_the_photographs_in_order(tokens_at_once: int | None)
         assert torch.equal(batch.coords[micro_batch.coord_index][mask], micro_batch.patches.coords[mask])
         assert mask.any(0).all()  # padded to the longest of the micro_batch, not of the batch
         shown += [(micro_batch.patches.patches[i][mask[i]], micro_batch.target[i]) for i in range(len(micro_batch))]
-    for (patches, target), (given, its) in zip(shown, items, strict=True):
+    for (patches, target), (given, its, _) in zip(shown, items, strict=True):
         assert torch.equal(patches, given.patches[0])
         assert torch.equal(target, its)
     assert batch.tokens == sum(len(patches) for patches, _ in shown)
@@ -60,7 +60,7 @@ def test_a_batch_holds_its_patches_and_little_else() -> None:
         micro_batch.target,
         batch.coords,
     ]
-    padded = 2 * max(patches.mask.shape[1] for patches, _ in items)
+    padded = 2 * max(patches.mask.shape[1] for patches, *_ in items)
     a_token = 3 * 14 * 14 * 4 + 2 * 4 + 1 + 8  # pixels, coordinate, mask, index
     assert sum(t.nbytes for t in tensors) == padded * a_token + 2 * 7 * 4 + len(batch.coords) * 2 * 4
     assert batch.padding_waste == pytest.approx(1 - batch.tokens / padded)

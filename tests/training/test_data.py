@@ -35,7 +35,7 @@ def test_shortest_edge_is_at_most_560_and_the_aspect_stays(
     size: tuple[int, int], patches: tuple[int, int], tmp_path: Path
 ) -> None:
     dataset = TrainingPhotos(photo(tmp_path / "x.png", *size), 560, (0.0, 0.0), View(14))
-    batch, _ = dataset[SeededIndex(0, 0)]
+    batch, *_ = dataset[SeededIndex(0, 0)]
     assert len(batch.coords[0]) == patches[0] * patches[1]
 
 
@@ -58,10 +58,10 @@ def test_merging_happens_with_the_given_probability(tmp_path: Path) -> None:
 def test_an_item_follows_from_its_seed_alone(tmp_path: Path) -> None:
     dataset = TrainingPhotos(photo(tmp_path / "x.png", 280, 210), 560, (0.0, 0.5), View(14))
     torch.manual_seed(0)
-    first, _ = dataset[SeededIndex(0, 7)]
+    first, *_ = dataset[SeededIndex(0, 7)]
     before = torch.random.get_rng_state()
-    again, _ = dataset[SeededIndex(0, 7)]
-    other, _ = dataset[SeededIndex(0, 8)]
+    again, *_ = dataset[SeededIndex(0, 7)]
+    other, *_ = dataset[SeededIndex(0, 8)]
     assert torch.equal(before, torch.random.get_rng_state())
     assert torch.equal(first.coords, again.coords)
     assert first.coords.shape != other.coords.shape
@@ -93,9 +93,9 @@ def test_targets_belong_to_their_photographs(photos: Path, tmp_path: Path, token
 def test_validation_shows_squares_of_every_size(photos: Path, tmp_path: Path) -> None:
     data = built(photos, tmp_path, val_sizes=(42, 84))
     assert data.val is not None
-    views, target = ValidationPhotos(data.val, data.val_sizes, View(14))[1]
-    assert [len(view.coords[0]) for view in views] == [9, 36]
-    assert torch.equal(target, data.val.targets[1])
+    views = ValidationPhotos(data.val, data.val_sizes, View(14))[1]
+    assert [len(view.patches.coords[0]) for view in views] == [9, 36]
+    assert all(torch.equal(view.target, data.val.targets[1]) and view.standard is None for view in views)
     assert sum(len(batch[0]) for batch in data.val_dataloader()) == 3
 
 

@@ -1,5 +1,6 @@
 """Whole runs of the command line on drawn photographs and a tiny CLIP."""
 
+import json
 import os
 import re
 import signal
@@ -18,11 +19,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import qlip
 from qlip.cli import main
 from qlip.configs import FOLDER
+from qlip.towers.base import position_table
 from qlip.training.resume import refuse_overrides
 from tests.training.conftest import arguments
 
 TRAIN = str(Path(__file__).parents[2] / "train.py")
 LAST = Path("lightning_logs/version_0/checkpoints/last.ckpt")
+LOGGED = Path("lightning_logs/version_0/config.yaml")
 
 
 def checkpoint(path: Path) -> dict:
@@ -68,12 +71,23 @@ def test_fit_leaves_logs_checkpoints_and_a_zoo_entry(
 
 
 def test_the_solved_start_reproduces_clip_and_random_merging_trains_it(fit_args: list[str]) -> None:
-    main(["fit", *fit_args])
+    main(["fit", *fit_args, "--projection.every_n_steps=0"])
     events = EventAccumulator("lightning_logs/version_0").Reload()
     residual = [event.value for event in events.Scalars("val/residual_l1")]
     assert residual[0] < 5e-7 < residual[-1]
     learning_rates = [event.value for event in events.Scalars("lr-Adam")]
     assert learning_rates[-1] < learning_rates[0]
+
+
+@pytest.mark.parametrize(("lr", "start_is_kept"), [("1e-9", True), ("1e-2", False)])
+def test_where_nothing_improves_the_start_is_exported_and_the_table_says_so(
+    lr: str, start_is_kept: bool, fit_args: list[str], capsys: pytest.CaptureFixture
+) -> None:
+    main(["fit", *fit_args, f"--model.lr={lr}", "--model.mlp.init=random", "--projection.every_n_steps=0"])
+    steps = json.loads(Path("checkpoints/tiny/config.json").read_text())["training"]["steps"]
+    assert (steps == 0) == start_is_kept
+    said = "No validation had a val/loss that was 1% below that of the start: the start was as good"
+    assert (said in capsys.readouterr().out) == start_is_kept
 
 
 def test_a_second_run_with_the_same_seed_ends_the_same(fit_args: list[str]) -> None:
@@ -82,14 +96,16 @@ def test_a_second_run_with_the_same_seed_ends_the_same(fit_args: list[str]) -> N
     assert_same_position(Path("checkpoints/tiny-last"), Path("checkpoints/again-last"))
 
 
-def test_projection_keeps_the_residual_at_rounding_error(fit_args: list[str]) -> None:
-    projection = [
-        "--trainer.callbacks+=qlip.training.callbacks.ResidualProjection",
-        "--trainer.callbacks.every_n_steps=2",
-    ]
-    main(["fit", *fit_args, *projection])
-    residual = [e.value for e in EventAccumulator("lightning_logs/version_0").Reload().Scalars("val/residual_l1")]
-    assert max(residual) < 5e-7
+@pytest.mark.parametrize("validated", [True, False])
+def test_projection_keeps_the_residual_at_rounding_error(fit_args: list[str], validated: bool) -> None:
+    unseen = [] if validated else ["--trainer.limit_val_batches=0", "--trainer.max_steps=7"]
+    main(["fit", *fit_args, *unseen])
+    events, position = EventAccumulator("lightning_logs/version_0").Reload(), qlip.load("checkpoints/tiny-last")
+    table = position_table(qlip.load_clip(yaml.safe_load(LOGGED.read_text())["model"]["backbone"]))
+    assert position.residual(table)[0] < 5e-7
+    assert max(event.value for event in events.Scalars("train/residual_l1")) > 5e-6  # it was trained in between
+    if validated:
+        assert max(event.value for event in events.Scalars("val/residual_l1")) < 5e-7
 
 
 def test_validate_test_and_predict_need_only_the_checkpoint(fit_args: list[str], capsys: pytest.CaptureFixture) -> None:
@@ -209,16 +225,33 @@ def test_shipped_configurations_parse(path: Path, capsys: pytest.CaptureFixture)
     assert yaml.safe_load(capsys.readouterr().out)["model"]["backbone"]
 
 
-def test_the_paper_is_the_default(capsys: pytest.CaptureFixture) -> None:
-    with pytest.raises(SystemExit):
-        main(["fit", "--print_config"])
-    default = yaml.safe_load(capsys.readouterr().out)
+def test_the_recipe_of_the_paper_is_spelled_out(capsys: pytest.CaptureFixture) -> None:
+    """Its file says all that it is, so that it stays what it is whatever the defaults become."""
+    spelled = yaml.safe_load((FOLDER / "paper.yaml").read_text())
+    network = {"hidden": 1024, "depth": 4, "fourier": 48, "init": "random"}
+    loss = {"gamma": 1.0, "cls_loss": "mse", "target": "image_embeds", "patches": 0.0}
+    model = {
+        "backbone": "openai/clip-vit-large-patch14-336",
+        "mlp": network,
+        "loss": loss,
+        "lr": 7.5e-5,
+        "warmup": 0.01,
+    }
+    assert spelled == {
+        "model": model,
+        "data": {"root": "imagenette", "batch_size": 14, "max_size": 560, "merge": 0.1},
+        "trainer": {"max_epochs": 100},
+        "projection": {"every_n_steps": 0},
+    }
     with pytest.raises(SystemExit):
         main(["fit", "--config=paper", "--print_config"])
-    assert default["model"]["loss"].pop("target") is None  # the tower's own, which of the paper's is the one it names
-    paper = yaml.safe_load(capsys.readouterr().out)
-    assert paper["model"]["loss"].pop("target") == "image_embeds"
-    assert paper == default
+    assert yaml.safe_load(capsys.readouterr().out)["projection"]["every_n_steps"] == 0
+
+
+def test_without_options_a_fit_projects(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", "--print_config"])
+    assert yaml.safe_load(capsys.readouterr().out)["projection"]["every_n_steps"] == 10
 
 
 @pytest.mark.parametrize("off", ["logger=false", "enable_checkpointing=false", "barebones=true"])

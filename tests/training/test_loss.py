@@ -2,10 +2,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from qlip.core.patches import PatchBatch
-from qlip.training.batch import TrainBatch
-from qlip.training.config import ClsLoss
-from qlip.training.loss import batch_cls_loss, cls_loss, residual
+from qlip.training.batch import MicroBatch, TrainBatch
+from qlip.training.config import ClsLoss, LossConfig
+from qlip.training.loss import Encoded, batch_loss, cls_loss, residual
 from tests.training.conftest import cut_images
 
 
@@ -27,18 +26,18 @@ def test_every_photograph_counts_the_same_however_the_batch_is_split(tokens_at_o
     torch.manual_seed(0)
     project = nn.Linear(8, 5)
 
-    def encode(patches: PatchBatch, positions: Tensor) -> Tensor:
-        return project((positions.tanh() * patches.mask[..., None]).sum(1))
+    def encode(batch: MicroBatch, positions: Tensor) -> Encoded:
+        return Encoded(project((positions.tanh() * batch.patches.mask[..., None]).sum(1)))
 
     batch = TrainBatch.collate(cut_images((4, 6), (5, 3), (6, 6), width=5), tokens_at_once)
     positions = torch.randn(len(batch.coords), 8, requires_grad=True)
     at = {tuple(coord): encoding for coord, encoding in zip(batch.coords.tolist(), positions, strict=True)}
     norms: list[Tensor] = []
-    loss = batch_cls_loss(batch, positions, encode, "l2", norms)
+    loss = batch_loss(batch, positions, encode, LossConfig(cls_loss="l2"), norms)
     (gradient,) = torch.autograd.grad(loss, positions)
 
     distances = []
-    for patches, target in cut_images((4, 6), (5, 3), (6, 6), width=5):
+    for patches, target, _ in cut_images((4, 6), (5, 3), (6, 6), width=5):
         tokens = torch.stack([at[tuple(coord)] for coord in patches.coords[0].tolist()])
         distances.append((project(tokens.tanh().sum(0)) - target).norm())
     expected = torch.stack(distances).mean()

@@ -28,7 +28,7 @@ import qlip
 from qlip.cli import main
 from qlip.core.quadtree import Quadtree
 from qlip.towers.load import load_tower
-from qlip.training.batch import TrainBatch
+from qlip.training.batch import Item, TrainBatch
 from qlip.training.config import MLPConfig
 from qlip.training.data import Photos, TrainingPhotos
 from qlip.training.module import QlipModule
@@ -87,7 +87,7 @@ def test_on_its_own_grid_the_solved_start_has_the_target(name: str, photos: Path
     assert standard.mean == ((0.5,) * 3 if name == "siglip" else (0.4,) * 3)
     pixels = torch.stack([standard.prepare(file) for file in files])
     targets = module.encode_standard(pixels)
-    items = [(module.view.place(standard(file)), target) for file, target in zip(files, targets, strict=True)]
+    items = [Item(module.view.place(standard(file)), target) for file, target in zip(files, targets, strict=True)]
     batch = TrainBatch.collate(items)
     assert batch.coords.abs().max() == pytest.approx(1, abs=1e-6)  # the corners of the table
     assert module.losses(batch)["l_cls"] < 1e-6 * targets.square().mean()
@@ -100,7 +100,7 @@ def test_at_other_sizes_places_are_those_of_the_converted_tower(name: str, photo
     module = QlipModule(save(name, tmp_path), mlp=MLP)
     files = sorted((photos / "train").glob("*"))[:1]
     data = TrainingPhotos(Photos(files, torch.zeros(1, 32), [1]), 84, (0.3, 0.3), module.view)
-    placed, _ = data[SeededIndex(0, 0)]
+    placed, *_ = data[SeededIndex(0, 0)]
     plain = module.view.processor(84, criterion="random", alpha=0.3)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

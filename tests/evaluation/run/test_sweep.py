@@ -46,7 +46,6 @@ def test_shipped_sweeps_are_whole(path):
 def test_the_pocket_sweeps_need_no_download():
     for name, count, images in (
         ("pocket", 4 + 3 + 6 + 2 + 12, "pocket"),
-        ("pocket-positions", 12 + 10, None),
         ("pocket-weighting", 4 + 1 + 4, "pocket"),
         ("pocket-budgets", 1 + 3 + 6 + 3, None),
     ):
