@@ -6,8 +6,8 @@ from qlip.files import sha256
 
 FOLDER = Path(__file__).parent
 SHA256 = {  # of model.safetensors
-    "pocket-clip": "d0bfd02e319c5d9c2106b8e75ead35aa41cc173caf4ff62acc4aff892c5892cb",
-    "pocket-llava": "e1a5d27e7e8acdf382980bcd52eb068a630daca852d29f20c0e68e619d21331c",
+    "pocket-clip": "8edf6482deb4e72e0da77f003aea6cdcd6af0bb3f46105721448193f96eadab6",
+    "pocket-llava": "5f359455c2839b27b8739e5d4c863ec85ce6e7359c727b2edb4903998dd16589",
 }
 
 
