@@ -28,6 +28,11 @@ CURVES = {
     "random": "random, projected every 10 steps",
     "paper": "random, never projected (the paper)",
 }
+FIGURES = """![Right answers of every variant less those of the solved start](images/training-study-answers.png)
+
+![R and off-grid error over the steps](images/training-study-curves.png)
+
+![Right answers over cos [CLS] at four sizes](images/training-study-cls.png)"""
 Values = np.ndarray
 
 
@@ -93,10 +98,22 @@ def write(found: Mapping[str, Mapping[str, Any]]) -> None:
         f"{found[name]['variant']['factor']}, {_interval(gap)} on the other half" for name, gap in chosen
     )
     text = (
-        f"{len(study.trained)} trained variants. The best with R below 5e-7 on one half of the questions, less the solved start: "
-        f"{halves}.\n\n{_report.table(head, [_row(study, name, sizes) for name in found])}"
+        f"{_verdict(study)} The best with R below 5e-7 on one half of the questions, less the solved start: {halves}.\n\n"
+        f"{FIGURES}\n\n{_report.table(head, [_row(study, name, sizes) for name in found])}"
     )
     _report.write_section("study", text, PAGE)
+
+
+def _verdict(study: Study) -> str:
+    """How many variants there are, and which of them answer differently from the solved start."""
+    gaps = {name: study.gap(name, "solved") for name in study.trained}
+    stand = [name for name in study.trained if study.stands(gaps[name])]
+    better, worse = ([study.found[n]["variant"]["factor"] for n in stand if s * gaps[n].value > 0] for s in (1, -1))
+    exact = sum(map(study.exact, study.trained))
+    return (
+        f"{len(study.trained)} trained variants, {exact} of them with R below 5e-7. Counting all of them, better than the solved start: "
+        f"{'; '.join(better) or 'none'}. Worse: {'; '.join(worse) or 'none'}."
+    )
 
 
 def _row(study: Study, name: str, sizes: list[str]) -> list[str]:
