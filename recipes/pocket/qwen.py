@@ -28,7 +28,7 @@ from recipes.pocket.models import (
 from recipes.pocket.reader import vary_background
 from recipes.pocket.run import PocketRun, Schedule
 
-QWEN_SCHEDULE = Schedule(cycles=(700, 400), batch_size=32, lr=1.5e-3)
+QWEN_SCHEDULE = Schedule(cycles=(500, 600), batch_size=32, lr=1.5e-3)
 HINT_LAYERS = {"colour": 2, "place": 3, "agrees": 3}
 LOOKING = 1  # layer whose heads are told where to look
 TOKENS = 1024  # of the images of a step, about
