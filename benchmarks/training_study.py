@@ -112,8 +112,6 @@ def variants() -> dict[str, Variant]:
         "steps-300": replace(base, factor="300 steps", steps=300),
         "paper-300": replace(paper, factor="the paper, 300 steps", steps=300),
         "native": replace(base, factor="sizes native", shown="native"),
-        "steps-1000": replace(base, factor="1000 steps", steps=1000),
-        "paper-1000": replace(paper, factor="the paper, 1000 steps", steps=1000),
         "sigma-1": Variant("solved, sigma 1", steps=0, sigma=1.0),
         "sigma-2": Variant("solved, sigma 2", steps=0, sigma=2.0),
     }

@@ -3,10 +3,11 @@
 import re
 import signal
 import sys
+from argparse import ArgumentError
 from typing import Any
 
 import torch
-from jsonargparse import set_parsing_settings
+from jsonargparse import Namespace, set_parsing_settings
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -115,6 +116,7 @@ class QlipCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, then resolve ``last`` and refuse what a checkpoint would silently override."""
         super().parse_arguments(parser, args)
+        _refuse_nulls(parser, self.config)
         verb = self.config.subcommand
         path = self.config[verb].ckpt_path
         if path is None:
@@ -134,6 +136,23 @@ class QlipCLI(LightningCLI):
         check_path(path)
         refuse_overrides(path, asked.get("model"))
         self.config[verb].ckpt_path = path
+
+
+def _refuse_nulls(parser: LightningArgumentParser, config: Namespace) -> None:
+    """Check null against the types of options as any other value; a parser takes it for "not given", unless it has another sign for that.
+
+    With another sign for all of its work, it writes timedeltas that are null as text that it cannot read (jsonargparse 4.53).
+
+    Raises:
+        argparse.ArgumentError: naming the option that takes no null.
+    """
+    set_parsing_settings(unset_sentinel=True)
+    try:
+        parser.validate(config)
+    except TypeError as error:
+        raise ArgumentError(None, str(error)) from error
+    finally:
+        set_parsing_settings(unset_sentinel=False)
 
 
 def _with_found_recipes(args: list[str]) -> list[str]:
@@ -159,7 +178,7 @@ def run(args: list[str], prog: str) -> None:
         OSError: if something is not there, also a configuration, or cannot be written; it says what runs without a network.
         argparse.ArgumentError: if an argument is unknown or not taken.
     """
-    set_parsing_settings(docstring_parse_attribute_docstrings=True, unset_sentinel=True)
+    set_parsing_settings(docstring_parse_attribute_docstrings=True, unset_sentinel=False)
     torch.set_float32_matmul_precision("high")
     args = _with_found_recipes(args)
     check_configs(args)
