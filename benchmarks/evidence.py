@@ -1,6 +1,6 @@
 """What holds: claims with verdicts, criteria at equal budgets, and what other kinds of pictures lose.
 
-python benchmarks/evidence.py      writes sections of docs/evidence.md; half an hour on two cores at most, goes on where it stopped
+python benchmarks/evidence.py      writes sections of docs/evidence.md; half an hour on two cores, goes on where it stopped
 
 The answers are those of `qlip sweep evidence`, and the claims those of `qlip report results/evidence`.
 """

@@ -26,7 +26,7 @@ Criterion = Callable[[Tensor, int, int], list[Tensor]]
 BlockScore = Callable[[Tensor], Tensor]
 
 SIGMA = 2.0  # pixels, of `blurred`
-AROUND = 9  # patches on a side of the surroundings of `contrast`; three to six objects of the pocket world
+AROUND = 9  # patches on a side of the surroundings of `contrast`; two to six objects of the pocket world
 FLOOR = 0.05  # on the normalised image, of `contrast`: what is fainter than this does not stand out even from nothing
 
 

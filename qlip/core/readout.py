@@ -25,7 +25,7 @@ def _row_and_null_space(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if m >= unknowns:
         raise ValueError(
             f"hidden: got {unknowns - 1} hidden units for {m} grid points; a solved readout needs at least as many hidden "
-            f"units as the grid has points. Raise hidden, or start at random and never project (--model.mlp.init random, --projection.every_n_steps 0)"
+            f"units as the grid has points. Raise hidden, or train from a random start without projection"
         )
     q, r = torch.linalg.qr(features.T, mode="complete")
     return q[:, :m], q[:, m:], r[:m]

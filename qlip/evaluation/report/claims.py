@@ -14,6 +14,7 @@ METHOD = (
 )
 TREE = {"baseline": None, "criterion": "derivative", "fit": "prune", "size": None, "position": None, "weighting": None}
 CROP = {"baseline": "crop"}
+_COUNTED = {"once": "once", "area": "by area"}
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def claim_table(groups: Sequence[Group], drift: Sequence[BiasPoint] = (), name: 
 
     Args:
         groups: The runs, of one model.
-        drift: The points of figure 4, if it was measured.
+        drift: The points of one figure 4, if it was measured.
         name: Name of the table.
     """
     names = [group.benchmark.name for group in groups]
@@ -121,7 +122,8 @@ def claim_table(groups: Sequence[Group], drift: Sequence[BiasPoint] = (), name: 
         if said:
             cells = ["" if gap is None else delta(gap) for gap in found]
             rows.append([claim.text, *cells, _in_short(said)])
-    rows += [[text, *([""] * len(names)), verdict] for text, verdict in _drift_rows(drift)]
+    if rows:  # by itself the drift is figure 4
+        rows += [[text, *([""] * len(names)), verdict] for text, verdict in _drift_rows(drift)]
     header = ["claim", *(f"{group.benchmark.name}, {group.benchmark.primary}" for group in groups), "verdict"]
     return Table(name, "Claims: differences in points, paired, with 95 % intervals", header, rows)
 
@@ -147,6 +149,3 @@ def _drift_rows(points: Sequence[BiasPoint]) -> list[tuple[str, str]]:
     verdict = "holds" if min(seen.values()) > whole[size] else "fails" if max(seen.values()) < whole[size] else "open"
     text = f"The quadtree slows the drift of [CLS] (figure 4): cos at {size} px {values}, {whole[size]:.3f} for the whole grid"
     return [(text, f"{verdict}; without intervals")]
-
-
-_COUNTED = {"once": "once", "area": "by area"}

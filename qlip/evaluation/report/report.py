@@ -4,7 +4,7 @@ import base64
 import html
 import io
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 UNCUT = "uniform"
 PARTS = ("index.html", "report.md", "tables", "figures")  # whatever else lies in the folder is the user's
 Exhibit = tuple[str, "tables.Table | Figure"]  # with its name
+Bias = tuple[str, list[BiasPoint]]  # the points of a figure 4, with the name of its folder
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,9 @@ def write_report(config: ReportConfig) -> Path:
     """
     groups = group_results(find_results(config.dir))
     out = config.out or config.dir / "report"
-    points = read_all_points(config.dir)
-    sections = [opening_section(groups, config.dir), *claim_sections(groups, points)]
-    sections += [*our_sections(groups, config.paper), *bias_sections(points)]
+    biases = read_biases(config.dir)
+    sections = [opening_section(groups, config.dir), *claim_sections(groups, biases)]
+    sections += [*our_sections(groups, config.paper), *bias_sections(biases)]
     if config.paper.is_dir():
         sections.append(paper_section(config.paper))
     with replacing_folder(out, PARTS) as new:
@@ -118,34 +119,35 @@ def our_sections(groups: list[Group], paper: Path) -> Iterator[Section]:
     yield Section("Every run", "Differences are paired: the same questions, the same resamples.", [(cells.name, cells)])
 
 
-def claim_sections(groups: Sequence[Group], points: Mapping[str, Sequence[BiasPoint]]) -> Iterator[Section]:
-    """What the runs say of claims, a section a model; none where they test none."""
+def claim_sections(groups: Sequence[Group], biases: Sequence[Bias]) -> Iterator[Section]:
+    """What the runs say of claims, a section a model; none where they test none. Of several figures 4 none is theirs."""
+    drift = biases[0][1] if len(biases) == 1 else []
     for index, model in enumerate(sorted({group.model for group in groups})):
         ours = [group for group in groups if group.model == model]
-        table = claims.claim_table(ours, [point for name in points for point in points[name]], f"claims{index}")
-        if len(table.rows) > 1:
+        table = claims.claim_table(ours, drift, f"claims{index}")
+        if table.rows:
             yield Section(f"Claims: {model}", claims.METHOD, [(table.name, table)])
 
 
-def read_all_points(root: Path) -> dict[str, list[BiasPoint]]:
-    """The points of every finished ``evaluate.py bias`` under a folder, by its name; the log names those that are damaged."""
-    found = {}
+def read_biases(root: Path) -> list[Bias]:
+    """Every finished ``evaluate.py bias`` under a folder; the log names those that are damaged."""
+    found = []
     for path in sorted(root.rglob(BIAS)):
         try:
-            found[path.parent.name] = read_points(path)
+            found.append((path.parent.name, read_points(path)))
         except (OSError, ValueError) as error:
             log.warning("left out: %s", error)
     return found
 
 
-def bias_sections(points: Mapping[str, Sequence[BiasPoint]]) -> Iterator[Section]:
+def bias_sections(biases: Sequence[Bias]) -> Iterator[Section]:
     """Figure 4, for every finished ``evaluate.py bias``."""
-    for index, (name, measured) in enumerate(points.items()):
+    for index, (name, points) in enumerate(biases):
         text = (
             f"From {html.escape(name)}/bias.json. Broken lines are with quadtree, dashes and dots with leaves counted "
             f"by their area; 1 is no mesoscopic bias."
         )
-        yield Section("Biases of the encoder (figure 4)", text, [(f"bias{index}", figures.biases(measured))])
+        yield Section("Biases of the encoder (figure 4)", text, [(f"bias{index}", figures.biases(points))])
 
 
 def group_exhibits(group: Group, stem: str) -> Iterator[Exhibit]:

@@ -7,6 +7,7 @@ from qlip.evaluation.bias_points import BiasPoint
 from qlip.evaluation.report.claims import CLAIMS, Claim, claim_table, difference
 from qlip.evaluation.results import find_results, group_results
 from qlip.evaluation.statistics import Estimate
+from qlip.files import write_json
 from tests.evaluation.fake_answers import make_run
 
 
@@ -64,6 +65,19 @@ def test_the_report_shows_them_where_there_are_some(root):
     page = (root / "report" / "index.html").read_text()
     assert "Claims: llava-1.5-13b" in page
     assert (root / "report" / "tables" / "claims0.csv").is_file()
+
+
+def test_two_measurements_of_biases_in_folders_of_one_name_are_both_shown(root):
+    """And neither is taken for that of the claims."""
+    for folder, cosine in (("a/bias", 0.9), ("b/bias", 0.8)):
+        point = {"size": 336, "position": "mlp", "cosine": cosine, "interpolation_bias": 0.1, "tokens": 10.0}
+        rows = [{**point, "quadtree": quadtree} for quadtree in (False, True)]
+        (root / folder).mkdir(parents=True)
+        write_json(root / folder / "bias.json", {"rows": rows})
+    main(["report", str(root)])
+    page = (root / "report" / "index.html").read_text()
+    assert page.count("Biases of the encoder (figure 4)") == 2
+    assert "slows the drift" not in page
 
 
 def test_the_report_has_no_such_section_where_nothing_tests_a_claim(tmp_path):
