@@ -1,10 +1,13 @@
 """What happens around the training step: projection, previews, and the closing table."""
 
 import math
+import signal
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -57,6 +60,53 @@ class ResidualProjection(L.Callback):
         assert isinstance(module, QlipModule)
         module.position.project_(module.table)
         self.projected_at = trainer.global_step
+
+
+class Interruption(L.Callback):
+    """Let Ctrl-C stop a fit between two steps, and let a run that goes on count from the step where it was.
+
+    In the middle of a step or of a validation it leaves Lightning's counters in disagreement: the run that goes on then leaves
+    the validation out, takes a step twice, or draws its curves a step beside (lightning 2.6). A second Ctrl-C stops at once.
+    With several processes it is Lightning's own, for their launcher has to hear of it.
+    """
+
+    def __init__(self) -> None:
+        self.received = False
+        self.before: Any = None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Listen; what comes before the first step is stopped at once."""
+        self.received = False
+        if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
+            self.before = signal.signal(signal.SIGINT, self._wait)
+
+    def on_train_batch_start(self, trainer: L.Trainer, *_: object) -> None:
+        """Draw each step where it is counted, and stop if that was asked for.
+
+        Raises:
+            KeyboardInterrupt: if it was.
+        """
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+        if self.received:
+            raise KeyboardInterrupt
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Listen no more."""
+        self._restore()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Listen no more."""
+        self._restore()
+
+    def _wait(self, *_: object) -> None:
+        self._restore()
+        self.received = True
+        print("\nstopping after this step, or this validation; Ctrl-C again stops at once", file=sys.stderr)
+
+    def _restore(self) -> None:
+        if self.before is not None:
+            signal.signal(signal.SIGINT, self.before)
+            self.before = None
 
 
 class QuadtreePreview(L.Callback):

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 
 from qlip.configs import find
 from qlip.structured import check_configs
-from qlip.training.callbacks import QuadtreePreview, ResidualProjection, Summary
+from qlip.training.callbacks import Interruption, QuadtreePreview, ResidualProjection, Summary
 from qlip.training.checkpoint import read_checkpoint
 from qlip.training.data import QlipDataModule
 from qlip.training.export import ZooExport
@@ -198,7 +198,10 @@ def run(args: list[str], prog: str) -> None:
                 "use_distributed_sampler": False,  # our sampler shares out its batches itself
                 "num_sanity_val_steps": -1,  # a whole validation before the first step: the "before" of the closing table
                 "enable_model_summary": False,
-                "callbacks": [ProgressBar(), LearningRateMonitor("step"), Summary(f"{command} fit --ckpt_path last")],
+                "callbacks": [
+                    *(Interruption(), ProgressBar(), LearningRateMonitor("step")),
+                    Summary(f"{command} fit --ckpt_path last"),
+                ],
             },
             parser_kwargs={"prog": prog, "exit_on_error": False, **parsers},
         )

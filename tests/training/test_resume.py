@@ -1,17 +1,25 @@
 """A run goes on as the same run, and replaces nothing of another one."""
 
+import contextlib
+import itertools
 import os
 import pickle
 import re
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from qlip.cli import main
+from qlip.training.module import QlipModule
 from qlip.training.resume import ConfigError, newest_run
 from qlip.zoo.config import ZooConfig
+from tests.training.conftest import arguments
+
+LAST = Path("lightning_logs/version_0/checkpoints/last.ckpt")
 
 
 def entry(name: str) -> ZooConfig:
@@ -140,3 +148,54 @@ def test_a_run_without_a_step_exports_nothing(dry: str, fit_args: list[str], cap
 def test_a_name_does_not_leave_the_zoo(fit_args: list[str]) -> None:
     with pytest.raises(SystemExit, match=re.escape("name: got '../up'; takes letters")):
         main(["fit", *fit_args, "--export.name=../up"])
+
+
+def stop_by_signal() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def stop_by_error() -> None:
+    raise OSError("no space left")
+
+
+SITES = {
+    "before its weights change": (QlipModule, "on_before_optimizer_step", 8, stop_by_signal),
+    "by an error": (QlipModule, "on_before_optimizer_step", 8, stop_by_error),
+    "in a validation": (QlipModule, "validation_step", 8, stop_by_signal),
+}
+LONGER = ("--trainer.max_epochs=3", "--model.lr=1e-3")
+
+
+@pytest.fixture(scope="module")
+def whole(clip_folder: str, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The last state of a run that nothing stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    with contextlib.chdir(folder):
+        main(["fit", *arguments(clip_folder, photos, folder), *LONGER])
+    return torch.load(folder / LAST, weights_only=True)
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_a_run_stopped_in_the_middle_of_a_step_goes_on_as_if_it_had_not_been(
+    fit_args: list[str], whole: dict[str, Any], site: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, name, at, stop = SITES[site]
+    stock, calls, handler = getattr(owner, name), itertools.count(1), signal.getsignal(signal.SIGINT)
+
+    def stopping(*args: object, **kwargs: object) -> object:
+        if next(calls) == at:
+            stop()
+        return stock(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, stopping)
+        with pytest.raises(SystemExit):
+            main(["fit", *fit_args, *LONGER])
+    assert signal.getsignal(signal.SIGINT) is handler
+    main(["fit", "--ckpt_path=last"])
+    curves = EventAccumulator("lightning_logs/version_0").Reload()
+    steps = {tag: [point.step for point in curves.Scalars(tag)] for tag in ("train/l_cls", "lr-Adam", "val/l_cls")}
+    assert steps == {"train/l_cls": [*range(15)], "lr-Adam": [*range(15)], "val/l_cls": [0, 4, 9, 14]}
+    resumed = torch.load(LAST, weights_only=True)
+    assert whole["global_step"] == resumed["global_step"] == 15
+    assert all(torch.equal(value, resumed["state_dict"][key]) for key, value in whole["state_dict"].items())
