@@ -4,6 +4,7 @@ A verb's module is imported once the verb is known, and never for help, which is
 verb, name its module in `VERBS`, give that module a ``run(args, prog)``, and run ``python -m qlip.help.write``.
 """
 
+import errno
 import logging
 import sys
 import warnings
@@ -84,6 +85,10 @@ def _run(module: str, words: list[str], prog: str, verb: str) -> None:
         where = f" (options of {', '.join(read)} among them)" if read else ""
         _refuse(f"{prog}: {_short(str(error))}{where}. See {prog} {verb} --help")
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            from qlip.core.rules import shown
+
+            sys.exit(f"{prog}: {shown(error.filename)} is too long for a name of a file; give a shorter one")
         sys.exit(f"{prog}: {_short(str(error))}")
 
 

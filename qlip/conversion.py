@@ -12,7 +12,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from qlip.core.names import Weighting
 from qlip.core.position import Position
 from qlip.core.quadtree import Quadtree
-from qlip.core.rules import check_names
+from qlip.core.rules import check_names, shown
 from qlip.encoder import QlipVisionModel, prepare_training, saved_weighting
 from qlip.families import FAMILIES, Converted, ConvertedProcessor
 from qlip.families.base import find_position
@@ -183,7 +183,7 @@ def _tree(quadtree: Quadtree, patch_size: int, stock_tokens: int | None, options
         options = {"max_tokens": stock_tokens, **options}
     check_names("convert", options, ("alpha", "max_tokens", "criterion", "cover", "score", *_ARGUMENTS))
     if not isinstance(quadtree, Quadtree):
-        raise TypeError(f"quadtree: got {quadtree!r}; takes a Quadtree; convert(..., alpha=0.3) sets a threshold")
+        raise TypeError(f"quadtree: got {shown(quadtree)}; takes a Quadtree; convert(..., alpha=0.3) sets a threshold")
     if quadtree.patch_size not in (DEFAULT_QUADTREE.patch_size, patch_size):
         raise ValueError(
             f"quadtree: got patch_size={quadtree.patch_size}; this model's tokens have {patch_size} pixels. Leave patch_size "
@@ -198,7 +198,7 @@ def _position(position: Position | str | Path | None, table: Tensor | None) -> P
         return None
     if table is None:
         raise ValueError(
-            f"position: got {position!r}; this tower rotates, by the centre of each leaf, and takes no position. Leave it out"
+            f"position: got {shown(position)}; this tower rotates, by the centre of each leaf, and takes no position. Leave it out"
         )
     return resolve_position(position, table)
 

@@ -15,6 +15,7 @@ from qlip.core.names import Weighting
 from qlip.core.patches import PatchBatch
 from qlip.core.position import Position
 from qlip.core.quadtree import centres
+from qlip.core.rules import shown
 from qlip.files import open_to_all, replacing_folder
 from qlip.towers.base import Tower, find_tower, onloaded, position_table
 from qlip.towers.packing import Packing, takes_mask
@@ -98,7 +99,7 @@ def check_weighting(weighting: Weighting, layer: nn.Module) -> Weighting:
         ValueError: if not.
     """
     if weighting not in get_args(Weighting):
-        raise ValueError(f"weighting: got {weighting!r}; takes {' or '.join(map(repr, get_args(Weighting)))}")
+        raise ValueError(f"weighting: got {shown(weighting)}; takes {' or '.join(map(repr, get_args(Weighting)))}")
     if weighting == "area" and not takes_mask(type(layer).forward):
         raise ValueError(f"weighting: got 'area'; a {type(layer).__name__} takes no mask. Use weighting='once'")
     return weighting

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qlip.core.resample import resample
-from qlip.core.rules import suggestion
+from qlip.core.rules import shown, suggestion
 
 Criterion = Callable[[Tensor, int, int], list[Tensor]]
 BlockScore = Callable[[Tensor], Tensor]
@@ -232,7 +232,9 @@ def get_criterion(criterion: str | BlockScore) -> Criterion:
         if criterion not in CRITERIA:
             known = ", ".join(CRITERIA)
             hint = suggestion(criterion, CRITERIA)
-            raise ValueError(f"criterion: got {criterion!r}; known are {known}, or pass a function of blocks{hint}")
+            raise ValueError(
+                f"criterion: got {shown(criterion)}; known are {known}, or pass a function of blocks{hint}"
+            )
         return CRITERIA[criterion]
     if callable(criterion):
         return partial(blockwise, criterion)

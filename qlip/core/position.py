@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from qlip.core.names import TableMode
 from qlip.core.position_cache import PositionCache
 from qlip.core.readout import project_readout, solve_readout
+from qlip.core.rules import shown
 
 Position = Callable[[Tensor], Tensor]
 
@@ -67,7 +68,7 @@ class TablePosition(nn.Module):
         super().__init__()
         _check_table(table)
         if mode not in get_args(TableMode):
-            raise ValueError(f"mode: got {mode!r}; takes one of {', '.join(get_args(TableMode))}")
+            raise ValueError(f"mode: got {shown(mode)}; takes one of {', '.join(get_args(TableMode))}")
         self.mode = mode
         self.register_buffer("table", table.detach().clone())
 

@@ -134,6 +134,15 @@ def shown(value: object) -> str:
         text = " ".join(repr(value).split())
     except Exception:  # of the user's own class, or a large integer inside
         return f"a {type(value).__name__}"
+    return _in_a_line(text)
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names with commas between them, in at most a line, for errors."""
+    return _in_a_line(", ".join(names))
+
+
+def _in_a_line(text: str) -> str:
     return text if len(text) <= 100 else f"{text[:100]}..."
 
 
@@ -157,7 +166,7 @@ def check_names(what: str, given: Iterable[str], taken: Iterable[str]) -> None:
     unknown = sorted(set(given) - set(taken))
     if unknown:
         hint = suggestion(unknown[0], taken)
-        raise TypeError(f"{what}: got {', '.join(unknown)}; takes {', '.join(taken)}{hint}")
+        raise TypeError(f"{what}: got {listed(unknown)}; takes {', '.join(taken)}{hint}")
 
 
 def suggestion(value: object, known: Iterable[str]) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 import skimage
 from torchvision.datasets import Imagenette
 
+from qlip.core.rules import shown
 from qlip.data.pictures import scene_folder
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
@@ -67,7 +68,7 @@ def find_pictures(
     files = pictures_in(folder)
     if len(files) < 2:
         raise FileNotFoundError(
-            f"{option}: got {source!r}, which holds {len(files)} pictures ({ENDINGS}); needs at least two, one to train "
+            f"{option}: got {shown(source)}, which holds {len(files)} pictures ({ENDINGS}); needs at least two, one to train "
             f"on and one to hold out"
         )
     step = max(round(1 / val_fraction), 2)
@@ -91,7 +92,7 @@ def list_pictures(source: str, download_to: str | Path = "data", *, option: str 
         return entry.measured(Path(download_to)) if entry.measured else entry.splits(Path(download_to)).val
     files = pictures_in(_folder(source, option))
     if not files:
-        raise FileNotFoundError(f"{option}: got {source!r}, which holds none; takes a folder with {ENDINGS} files")
+        raise FileNotFoundError(f"{option}: got {shown(source)}, which holds none; takes a folder with {ENDINGS} files")
     return files
 
 
@@ -109,7 +110,7 @@ def _folder(source: str, option: str) -> Path:
     if not os.path.isdir(folder):  # also where no folder can have that name
         names = ", ".join(SOURCES)
         raise FileNotFoundError(
-            f"{option}: got {source!r}, which is no folder here; takes a folder of pictures, or one of {names}"
+            f"{option}: got {shown(source)}, which is no folder here; takes a folder of pictures, or one of {names}"
         )
     return folder
 

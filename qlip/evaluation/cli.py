@@ -12,6 +12,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from qlip.configs import find
+from qlip.core.rules import shown
 from qlip.evaluation.cell import Cell, Run, Vision
 from qlip.evaluation.config import BiasConfig, ReportConfig, SweepConfig
 from qlip.evaluation.report.report import write_report
@@ -49,7 +50,7 @@ def _refuse_idle_options(cell: Cell) -> None:
         given = [name for name in given if name != "max_tokens"]  # families of free resolution are scaled down to it
     if cell.baseline and given:
         raise ValueError(
-            f"baseline: got {cell.baseline!r} with {', '.join(given)}; the stock model takes none of them. Leave them out"
+            f"baseline: got {shown(cell.baseline)} with {', '.join(given)}; the stock model takes none of them. Leave them out"
         )
 
 
@@ -68,7 +69,7 @@ def _on_ray(config: SweepConfig) -> Runner:
     """
     if importlib.util.find_spec("ray") is None:
         raise ValueError(
-            f"ray: got {config.ray!r}, but Ray is not installed; pip install 'qlip[ray]', or leave --ray out"
+            f"ray: got {shown(config.ray)}, but Ray is not installed; pip install 'qlip[ray]', or leave --ray out"
         )
     from qlip.evaluation.run.ray_sweep import run_on_ray  # here, because Ray is an extra
 

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from qlip.core.rules import shown
 from qlip.families.base import ConvertedGenerative
 from qlip.families.inner import ConvertedInner
 from qlip.families.processor import PromptProcessor
@@ -65,7 +66,7 @@ class LlavaInner(ConvertedInner):
         """What is done with the class token: what a call asks for, or the configuration."""
         strategy = asked or select_strategy(self.config)
         if strategy not in ("default", "full"):
-            raise ValueError(f"vision_feature_select_strategy: got {strategy!r}; takes 'default' or 'full'")
+            raise ValueError(f"vision_feature_select_strategy: got {shown(strategy)}; takes 'default' or 'full'")
         return strategy
 
 

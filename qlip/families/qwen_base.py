@@ -12,6 +12,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from qlip.core.names import Weighting
 from qlip.core.quadtree import Leaves, centres
+from qlip.core.rules import shown
 from qlip.families.base import ConvertedGenerative
 from qlip.families.image_processor import Images
 from qlip.families.inner import ConvertedInner
@@ -197,7 +198,7 @@ class QwenGenerative(ConvertedGenerative):
             ValueError: for anything else.
         """
         if weighting != "once":
-            raise ValueError(f"weighting: got {weighting!r}; the tower of a Qwen-VL takes 'once' alone")
+            raise ValueError(f"weighting: got {shown(weighting)}; the tower of a Qwen-VL takes 'once' alone")
         return weighting
 
     @classmethod

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from qlip.core.rules import shown
 from qlip.images.read import ImageLike
 
 ALWAYS = ("do_normalize", "do_convert_rgb")  # True says what happens anyway
@@ -78,12 +79,12 @@ def _channels(image: np.ndarray | Tensor, told: Any) -> np.ndarray | Tensor:
     """An array with its channels where `to_pixels` looks for them first: last in an array, first in a tensor."""
     axis = _CHANNEL_AXIS.get(getattr(told, "value", told))
     if axis is None:
-        raise ValueError(f"input_data_format: got {told!r}; takes 'channels_first' or 'channels_last'")
+        raise ValueError(f"input_data_format: got {shown(told)}; takes 'channels_first' or 'channels_last'")
     if image.shape[axis] not in _CHANNELS and image.shape[0 if isinstance(image, Tensor) else -1] == 1:
         return image  # grey, of two dimensions when it was handed over
     if image.ndim != 3 or image.shape[axis] not in _CHANNELS:
         raise ValueError(
-            f"input_data_format: got {told!r} for an array of shape {tuple(image.shape)}; takes 1, 3 or 4 channels there"
+            f"input_data_format: got {shown(told)} for an array of shape {tuple(image.shape)}; takes 1, 3 or 4 channels there"
         )
     return image.movedim(axis, 0) if isinstance(image, Tensor) else np.moveaxis(image, axis, -1)
 

@@ -10,6 +10,7 @@ from torch import nn
 from transformers import AutoImageProcessor
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
+from qlip.core.rules import shown
 from qlip.families import FAMILIES, Converted
 from qlip.images.processor import QlipImageProcessor
 from qlip.shipped import shipped
@@ -106,7 +107,7 @@ def _kind(model: str, config: Any) -> Any:
     name = (config.architectures or ["?"])[0]
     known = {kind.__name__ for kind in FAMILIES} | set(TOWERS)
     if name.removesuffix("WithProjection") not in known or not hasattr(transformers, name):
-        raise ValueError(f"model: got {model!r}, a {name}; takes one of the families and towers in docs/models.md")
+        raise ValueError(f"model: got {shown(model)}, a {name}; takes one of the families and towers in docs/models.md")
     return getattr(transformers, name)
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import track
 from torch.utils.data import DataLoader
 
-from qlip.core.rules import check
+from qlip.core.rules import check, shown
 from qlip.data.readable import log_skipped
 from qlip.data.sources import list_pictures
 from qlip.evaluation.journal import Journal
@@ -61,7 +61,9 @@ def run_tune(config: TuneConfig, console: Console) -> None:
     files = random.Random(config.seed).sample(listed, min(config.limit or len(listed), len(listed)))
     shapes = list(filter(None, map(_shape, files)))
     if not shapes:
-        raise OSError(f"images: got {config.images!r}, of whose pictures none can be read; takes a folder of pictures")
+        raise OSError(
+            f"images: got {shown(config.images)}, of whose pictures none can be read; takes a folder of pictures"
+        )
     budget = budget_of(config, geometry, shapes)
     out = folder_of(config)
     journal = Journal(out / "journal.jsonl", Line)
@@ -70,7 +72,9 @@ def run_tune(config: TuneConfig, console: Console) -> None:
         files, {each.name: each.processor(geometry) for each in settings}, budget * geometry.side**2, journal, config
     )
     if not records:
-        raise OSError(f"images: got {config.images!r}, of whose pictures none can be read; takes a folder of pictures")
+        raise OSError(
+            f"images: got {shown(config.images)}, of whose pictures none can be read; takes a folder of pictures"
+        )
     found = gains(records, settings)
     with replacing_file(out / "tune.png") as new:
         draw_chart(found, budget).savefig(new, format="png", dpi=130)

@@ -30,7 +30,7 @@ def check_source(source: str, what: str, **hub: Any) -> None:
     if os.path.isdir(source):
         return
     if os.path.exists(source):
-        raise OSError(f"{what}: got {source!r}, which is a file; takes the folder of a model, or a Hub id")
+        raise OSError(f"{what}: got {shown(source)}, which is a file; takes the folder of a model, or a Hub id")
     lacking = f"{what}: {shown(source)} is no folder of a model here and could not be downloaded"
     try:
         validate_repo_id(source)

@@ -14,6 +14,7 @@ from transformers import (
 )
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
+from qlip.core.rules import shown
 from qlip.shipped import shipped
 from qlip.towers.base import TOWERS
 from qlip.towers.hub import NO_CODE, read_config
@@ -37,7 +38,9 @@ def load_clip(name: str, revision: str | None = None) -> CLIPVisionModel | CLIPV
         return random_clip_from_name(name)
     config = _config(name, revision)
     if config.model_type not in CLIPS:
-        raise ValueError(f"backbone: got {name!r}, a {config.model_type!r} model; takes a CLIP (model type 'clip')")
+        raise ValueError(
+            f"backbone: got {shown(name)}, a {config.model_type!r} model; takes a CLIP (model type 'clip')"
+        )
     projected = config.model_type == "clip" or "CLIPVisionModelWithProjection" in (config.architectures or [])
     kind = _ProjectedVisionSide if projected else CLIPVisionModel
     if config.model_type == "clip":  # a whole CLIP says the width of its projection once, for both sides
@@ -71,7 +74,7 @@ def load_tower(name: str, revision: str | None = None) -> PreTrainedModel:
     own = next((each for each in (config, getattr(config, "vision_config", None)) if type(each) in kinds), None)
     if own is None:
         known = sorted({kind.model_type for kind in kinds})
-        raise ValueError(f"backbone: got {name!r}, a {config.model_type!r} model; takes one of {', '.join(known)}")
+        raise ValueError(f"backbone: got {shown(name)}, a {config.model_type!r} model; takes one of {', '.join(known)}")
     return _load(kinds[type(own)], name, own, revision)
 
 

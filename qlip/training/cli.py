@@ -14,6 +14,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from qlip.configs import find
+from qlip.core.rules import shown
 from qlip.structured import check_configs
 from qlip.training.callbacks import Interruption, QuadtreePreview, ResidualProjection, Summary
 from qlip.training.checkpoint import read_checkpoint
@@ -41,7 +42,7 @@ def check_precision(precision: object) -> None:
     """
     if precision is not None and str(precision) not in PRECISIONS:
         raise ConfigError(
-            f"trainer.precision: got {precision!r}; takes {', '.join(PRECISIONS)}. In float16 the gradients of a micro-batch would "
+            f"trainer.precision: got {shown(precision)}; takes {', '.join(PRECISIONS)}. In float16 the gradients of a micro-batch would "
             f"be lost before Lightning scales the loss, and the coordinate MLP needs its weights in float32"
         )
 

@@ -8,7 +8,7 @@ import lightning as L
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from qlip.core.quadtree import Quadtree
-from qlip.core.rules import check
+from qlip.core.rules import check, shown
 from qlip.training.data import data_module_of
 from qlip.training.module import QlipModule
 from qlip.zoo.config import ZooConfig
@@ -42,7 +42,7 @@ class ZooExport(L.Callback):
     ) -> None:
         if name is not None and not is_name(name):
             raise ValueError(
-                f"name: got {name!r}; takes letters, digits, '.', '-' and '_', a letter or digit first; "
+                f"name: got {shown(name)}; takes letters, digits, '.', '-' and '_', a letter or digit first; "
                 f"--export.root is the folder"
             )
         check("min_gain", min_gain)

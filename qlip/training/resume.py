@@ -9,6 +9,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
+from qlip.core.rules import shown
 from qlip.structured import read_yaml
 from qlip.training.checkpoint import read_checkpoint
 
@@ -132,7 +133,7 @@ def check_path(path: str) -> None:
     """
     if not os.path.isfile(path):  # also where no file can have that name
         raise ConfigError(
-            f"ckpt_path: got {path!r}, which is no file here; takes the path of a checkpoint, or 'last' for the newest run. "
+            f"ckpt_path: got {shown(path)}, which is no file here; takes the path of a checkpoint, or 'last' for the newest run. "
             f"An address is never loaded: download it first"
         )
 

@@ -61,7 +61,7 @@ def zoo_show(name: str, root: str = "checkpoints") -> None:
         fields = asdict(REGISTRY[name])
         checksum = ""
     else:
-        raise not_found(f"{name}: no entry of the zoo, folder or registered name", root)
+        raise not_found(f"{name or repr(name)}: no entry of the zoo, folder or registered name", root)
     table = _table("field", "value", title=escape(name))
     for key, value in fields.items():
         if isinstance(value, dict):

@@ -4,6 +4,7 @@ import os
 from functools import partial
 from pathlib import Path
 
+from qlip.core.rules import shown
 from qlip.files import read_whole
 from qlip.zoo.registry import REGISTRY
 
@@ -34,7 +35,7 @@ def find_local(source: str, root: Path | str = DEFAULT_ROOT) -> Path | None:
         ValueError: if ``source`` is no text and no path, which a file of options may hold.
     """
     if not isinstance(source, str | Path):
-        raise ValueError(f"source: got {source!r}; takes the name of an entry, or the path of its folder")
+        raise ValueError(f"source: got {shown(source)}; takes the name of an entry, or the path of its folder")
     candidates = [Path(source).expanduser(), Path(root) / source]
     return next((folder for folder in candidates if read_whole(folder, partial(os.path.isfile, folder / CONFIG))), None)
 

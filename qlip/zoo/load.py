@@ -8,6 +8,7 @@ from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import HTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
 from qlip.core.position import PositionMLP
+from qlip.core.rules import shown
 from qlip.files import read_whole, replacing_folder, sha256, write_text
 from qlip.zoo.card import without_paths
 from qlip.zoo.config import EntryError, ZooConfig
@@ -57,7 +58,7 @@ def pull(source: str, name: str | None = None, root: Path | str = DEFAULT_ROOT) 
     name = name or Path(split_revision(source.removeprefix(SOLVE))[0]).name
     if not is_name(name):
         raise ValueError(
-            f"name: got {name!r}; takes letters, digits, '.', '-' and '_', a letter or digit first; give one"
+            f"name: got {shown(name)}; takes letters, digits, '.', '-' and '_', a letter or digit first; give one"
         )
     target, found = Path(root) / name, _find(source)
     if isinstance(found, str):
@@ -105,7 +106,7 @@ def push(entry: str | Path, hub_id: str, private: bool = False) -> str:
         EntryError: if it does not load.
     """
     if not is_hub_id(hub_id):
-        raise ValueError(f"hub_id: got {hub_id!r}; takes owner/name, which is no folder here")
+        raise ValueError(f"hub_id: got {shown(hub_id)}; takes owner/name, which is no folder here")
     folder = find_local(str(entry))
     if folder is None:
         raise not_found(f"{entry}: no such entry")

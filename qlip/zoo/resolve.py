@@ -7,6 +7,7 @@ from typing import Literal, cast, get_args
 from torch import Tensor
 
 from qlip.core.position import Position, PositionMLP, TableMode, TablePosition
+from qlip.core.rules import shown
 from qlip.zoo.entries import DEFAULT_ROOT, UnknownSourceError, local_entries
 from qlip.zoo.load import load
 from qlip.zoo.registry import REGISTRY
@@ -52,7 +53,7 @@ def _load(source: str) -> PositionMLP:
     except UnknownSourceError:
         alike = get_close_matches(source, [*NAMES, *local_entries(), *REGISTRY], n=1)
         hint = f"; did you mean {alike[0]!r}?" if alike else "."
-        raise UnknownSourceError(f"position: got {source!r}, which is not known{hint} Takes {_takes()}") from None
+        raise UnknownSourceError(f"position: got {shown(source)}, which is not known{hint} Takes {_takes()}") from None
 
 
 def _takes() -> str:

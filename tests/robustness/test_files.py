@@ -185,7 +185,7 @@ def test_texts(name: str, campaign: Campaign) -> None:
         file.parent.mkdir(parents=True)
         make(file)
         what = spoil(file, kind, random, campaign.marker)
-        campaign.offer(f"{name}: {what}", lambda file=file: read(file), [file.name, "ckpt_path"], right)
+        campaign.offer(f"{name}: {what}", lambda file=file: read(file), [file.name, "ckpt_path", "image"], right)
         shutil.rmtree("runs", ignore_errors=True)
 
 

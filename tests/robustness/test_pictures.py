@@ -59,7 +59,7 @@ def encoded(random: Random) -> tuple[str, bytes, tuple[int, int]]:
     if random.random() < 0.3 and kind in ANIMATED:
         more = [drawn(picture.mode, width, height, random) for _ in range(random.randint(1, 3))]
         options |= {"save_all": True, "append_images": more}
-    if random.random() < 0.3 and kind == "TIFF" and picture.mode not in ("F", "YCbCr", "LA"):
+    if random.random() < 0.3 and kind == "TIFF" and "exif" not in options and picture.mode not in ("F", "YCbCr", "LA"):
         options["compression"] = random.choice(["tiff_lzw", "tiff_adobe_deflate", "packbits"])
     file = io.BytesIO()
     picture.save(file, kind, **options)

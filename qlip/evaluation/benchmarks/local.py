@@ -10,6 +10,7 @@ from pathlib import Path
 
 import datasets
 
+from qlip.core.rules import listed
 from qlip.evaluation.benchmarks.base import SINGLE_LETTER, SINGLE_WORD, Benchmark, Question, Record, Row, Style
 from qlip.evaluation.benchmarks.parsing import parse_letter, split_options
 from qlip.evaluation.benchmarks.source import Source, is_relative
@@ -116,7 +117,7 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         reader = csv.DictReader(file, strict=True)
         names = [name.strip().lower() for name in reader.fieldnames or []]
         if not set(COLUMNS) <= set(names):
-            raise ValueError(f"questions: {path}: line 1: got the columns {', '.join(names) or 'none'}; {TAKES}")
+            raise ValueError(f"questions: {path}: line 1: got the columns {listed(names) or 'none'}; {TAKES}")
         reader.fieldnames = names
         begin = reader.line_num + 1
         for values in reader:

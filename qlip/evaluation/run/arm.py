@@ -12,6 +12,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForCon
 
 from qlip.conversion import convert, restore
 from qlip.core.quadtree import Quadtree
+from qlip.core.rules import shown
 from qlip.evaluation.cell import Vision
 from qlip.evaluation.names import Dtype, Style
 from qlip.evaluation.run.prompts import prompt
@@ -180,7 +181,7 @@ def _load(source: str, revision: str | None, dtype: Dtype) -> tuple[Any, Any]:
         if "Unrecognized configuration class" not in str(error):
             raise
         raise ValueError(
-            f"model: got {source!r}, which does not answer in words about images; takes a {_known()}"
+            f"model: got {shown(source)}, which does not answer in words about images; takes a {_known()}"
         ) from error
     except OSError as error:
         raise OSError(f"model: {source!r} cannot be loaded: {' '.join(str(error).split())}") from error
@@ -207,12 +208,12 @@ def load_arm(source: str, vision: Vision, revision: str | None = None, dtype: Dt
     if vision.baseline:
         if vision.baseline != "own" and not isinstance(model, LlavaForConditionalGeneration):
             raise ValueError(
-                f"baseline: got {vision.baseline!r}, which is for LLaVA-1.5; for a {type(model).__name__} takes 'own'"
+                f"baseline: got {shown(vision.baseline)}, which is for LLaVA-1.5; for a {type(model).__name__} takes 'own'"
             )
         return Arm(model, stock, vision)
     if type(model) not in FAMILIES:
         raise ValueError(
-            f"model: got {source!r}, a {type(model).__name__}, which only --baseline own measures; to be converted, takes "
+            f"model: got {shown(source)}, a {type(model).__name__}, which only --baseline own measures; to be converted, takes "
             f"a {_known()}"
         )
     model, processor = convert(

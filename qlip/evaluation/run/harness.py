@@ -15,6 +15,7 @@ from lmms_eval.api.model import lmms
 from lmms_eval.models.registry_v2 import ModelManifest
 from torch import nn
 
+from qlip.core.rules import listed
 from qlip.evaluation.cell import Vision
 from qlip.evaluation.names import Dtype
 from qlip.evaluation.run.arm import load_arm
@@ -65,7 +66,7 @@ class QlipLlava(lmms):
         super().__init__()
         unknown = sorted(vision.keys() - Vision.__dataclass_fields__.keys())
         if unknown:
-            raise ValueError(f"model_args: got {', '.join(unknown)}; takes {', '.join(Vision.__dataclass_fields__)}")
+            raise ValueError(f"model_args: got {listed(unknown)}; takes {', '.join(Vision.__dataclass_fields__)}")
         self.accelerator = Accelerator()  # lmms-eval deals the questions out among processes, and gathers with it
         self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
         self.device = self.accelerator.device if self._world_size > 1 else torch.device(device)

@@ -139,7 +139,7 @@ def take_shard(cells: Sequence[tuple[Cell, Run]], shard: str) -> list[tuple[Cell
     """
     first, slash, count = shard.partition("/")
     if not (slash and first.isdigit() and count.isdigit() and int(first) < int(count)):
-        raise ValueError(f"cells: got {shard!r}; takes i/n with i from 0 to n - 1, for example 0/8")
+        raise ValueError(f"cells: got {shown(shard)}; takes i/n with i from 0 to n - 1, for example 0/8")
     return list(cells[int(first) :: int(count)])
 
 
