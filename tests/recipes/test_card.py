@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from qlip.shipped import FOLDER
-from recipes.pocket.card import clip_card, llava_card
+from recipes.pocket.card import clip_card, llava_card, qwen_card
 from recipes.pocket.clip import CLIP_SCHEDULE
+from recipes.pocket.qwen import QWEN_SCHEDULE
 from recipes.pocket.reader import READER_SCHEDULE
 from recipes.pocket.run import Schedule
 
@@ -17,6 +18,7 @@ PLAIN = {"texture": 0.0}  # the shipped pair was trained over drawn backgrounds 
 CARDS = {
     "pocket-clip": (clip_card, replace(CLIP_SCHEDULE, **PLAIN)),
     "pocket-llava": (llava_card, replace(READER_SCHEDULE, **PLAIN)),
+    "pocket-qwen": (qwen_card, QWEN_SCHEDULE),
 }
 
 
