@@ -118,8 +118,8 @@ def from_pretrained(source: str | Path, **options: Any) -> tuple[Any, Any]:
     """Load a converted model and its processor, as both were saved by ``save_pretrained``.
 
     Args:
-        source: Folder or Hub id; or ``"pocket-llava"``, which comes with the package and is converted with the defaults of
-            `convert`.
+        source: Folder or Hub id; or ``"pocket-llava"`` or ``"pocket-qwen"``, which come with the package and are converted with
+            the defaults of `convert`.
         options: Options of transformers for the model, such as ``dtype`` and ``device_map``; those about the Hub
             (``revision``, ``token``, ...) are for the processor too.
 

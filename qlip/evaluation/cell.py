@@ -61,7 +61,7 @@ class Cell(Vision):
     others are downloaded."""
     model: str
     """A model that answers in words about images, of a family in docs/models.md, converted before or not: a Hub id, a folder, or
-    pocket-llava, which comes with the package."""
+    pocket-llava or pocket-qwen, which come with the package."""
     model_revision: str | None = None
     """Commit, branch or tag of the model on the Hub; the newest commit if not given."""
     prompt_style: Style = "llava"

@@ -7,12 +7,17 @@ import pytest
 import torch
 
 from qlip.shipped import FOLDER
-from recipes.pocket.card import clip_card, llava_card
+from recipes.pocket.card import clip_card, llava_card, qwen_card
 from recipes.pocket.clip import CLIP_SCHEDULE
+from recipes.pocket.qwen import QWEN_SCHEDULE
 from recipes.pocket.reader import READER_SCHEDULE
 from recipes.pocket.run import Schedule
 
-CARDS = {"pocket-clip": (clip_card, CLIP_SCHEDULE), "pocket-llava": (llava_card, READER_SCHEDULE)}
+CARDS = {
+    "pocket-clip": (clip_card, CLIP_SCHEDULE),
+    "pocket-llava": (llava_card, READER_SCHEDULE),
+    "pocket-qwen": (qwen_card, QWEN_SCHEDULE),
+}
 
 
 def shipped_card(name: str) -> str:

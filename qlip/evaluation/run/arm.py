@@ -192,7 +192,8 @@ def load_arm(source: str, vision: Vision, revision: str | None = None, dtype: Dt
     """Load a model once, and convert it or put it back as the arm demands.
 
     Args:
-        source: Hub id or folder of a model of images and words, converted before or not, or ``pocket-llava``.
+        source: Hub id or folder of a model of images and words, converted before or not, or a shipped one such as
+            ``pocket-llava``.
         vision: How the arm sees.
         revision: Commit, branch or tag of a Hub id; the newest commit if not given.
         dtype: Number format that the weights are loaded in.

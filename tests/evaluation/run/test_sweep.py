@@ -34,6 +34,8 @@ CELLS = {
     "paper-cvbench": 4 + 2 * 2 * 6 * 5,
 }
 
+ARMS = (("own", "prune"), (None, "prune"), (None, "scale"))
+
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_sweeps_are_whole(path):
@@ -55,6 +57,14 @@ def test_the_pocket_sweeps_need_no_download():
         assert len(cells) == count
         assert {cell.model for cell, _ in cells} == {"pocket-llava"}
         assert {cell.benchmark for cell, _ in cells} <= {"vstar-pocket", "pope-pocket"}
+
+
+def test_the_pocket_qwen_is_asked_at_equal_budgets():
+    cells = [cell for cell, _ in read_sweep(SweepConfig(find("pocket-qwen", "sweep"))).cells]
+    assert len(cells) == 4 * (4 + 3 + 3)
+    assert {cell.model for cell in cells} == {"pocket-qwen"}
+    budgets = [{cell.max_tokens for cell in cells if (cell.baseline, cell.fit) == arm} for arm in ARMS]
+    assert budgets == [{None, 36, 64, 100}, {36, 64, 100}, {36, 64, 100}]
 
 
 def test_every_benchmark_ships_its_sweep():
