@@ -1,6 +1,6 @@
 """``qlip compare``: the user's own questions put to the stock and the converted model, answers side by side."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
