@@ -1,6 +1,6 @@
 """``qlip compare``: the user's own questions put to the stock and the converted model, answers side by side."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -66,17 +66,26 @@ class Comparison:
         source: The questions and pictures.
         stock: The stock model.
         converted: The converted model at each budget.
+        scaled: The stock model at each budget, its processor scaling the pictures down; without those budgets that it cannot
+            keep, or keeps anyway.
     """
 
     model: str
     source: Source
     stock: Arm
-    converted: Sequence[Arm]
+    converted: Mapping[int, Arm]
+    scaled: Mapping[int, Arm]
 
     @property
     def arms(self) -> list[Arm]:
-        """The stock model and the converted one at each budget."""
-        return [self.stock, *self.converted]
+        """The stock model, then at each budget the picture scaled down and the quadtree."""
+        pairs = [(self.scaled.get(budget), arm) for budget, arm in self.converted.items()]
+        return [self.stock, *(arm for pair in pairs for arm in pair if arm)]
+
+    @property
+    def shown(self) -> list[Arm]:
+        """The arms that have a picture of their own on the page: as it is, and with leaves."""
+        return [self.stock, *self.converted.values()]
 
 
 def run_compare(folder: Path, questions: Path, cell: Cell, run: Run, config: CompareConfig) -> tuple[Comparison, Path]:
@@ -104,11 +113,18 @@ def run_compare(folder: Path, questions: Path, cell: Cell, run: Run, config: Com
         max_new_tokens=cell.max_new_tokens, limit=cell.limit, baseline="own",
     )  # fmt: skip
     stock = _arm("stock", _ask(own, run, source, out))
-    converted = []
-    for budget in config.budgets or _budgets(stock):
+    budgets = list(dict.fromkeys(config.budgets or _budgets(stock)))
+    processor = load_arm(cell.model, own.vision, cell.model_revision, cell.dtype).stock
+    sizes = {size for size in source.sizes() if all(size)}
+    converted, scaled = {}, {}
+    for budget in budgets:
+        if processor.scales(budget, *sizes):
+            result = _ask(replace(own, max_tokens=budget), run, source, out)
+            scaled[budget] = _against(_arm(f"scaled down, {budget} tokens", result), stock)
+    for budget in budgets:
         result = _ask(replace(cell, max_tokens=budget), run, source, out)
-        converted.append(_against(_arm(f"{budget} tokens", result), stock))
-    return Comparison(cell.model, source, stock, converted), out
+        converted[budget] = _against(_arm(f"{budget} tokens", result), stock)
+    return Comparison(cell.model, source, stock, converted, scaled), out
 
 
 def _ask(cell: Cell, run: Run, source: Source, out: Path) -> Result:
@@ -164,7 +180,7 @@ def draw_pictures(comparison: Comparison, out: Path) -> dict[tuple[str, str], Pa
     first = {row["image"]: index for index, row in reversed(list(enumerate(comparison.source.rows)))}
     asked = {record["unit"] for record in comparison.stock.answers.values()}
     files: dict[tuple[str, str], Path] = {}
-    for arm in comparison.arms:
+    for arm in comparison.shown:
         folder = arm.result.folder / "pictures"
         wanted = {image: folder / f"{index:04}.jpg" for image, index in first.items() if image in asked}
         files |= {(image, arm.name): path.relative_to(out) for image, path in wanted.items()}

@@ -12,7 +12,8 @@ from qlip.files import write_text
 from qlip.tools.compare import Arm, Comparison, agree, answers_table, draw_pictures
 
 METHOD = (
-    "Both models have the same weights and answer greedily. Intervals are 95 %, from 2000 bootstrap resamples of whole pictures; the "
+    "Both models have the same weights and answer greedily. Scaled down is the stock model whose processor makes the picture small "
+    "enough for the budget, where it can. Intervals are 95 %, from 2000 bootstrap resamples of whole pictures; the "
     "difference is paired: the same questions, the same resamples; a star marks one whose interval leaves zero out. Agreement is the "
     "share of answers that are the stock model's, whatever their case and punctuation; right is an answer that is one of the right "
     "ones in the same way. Tokens are those of the picture. Seconds are the median of what the model takes for an answer, reading the "
@@ -85,10 +86,13 @@ def _lead(comparison: Comparison) -> str:
     """What came out, in two sentences."""
     asked, images = len(comparison.stock.answers), len(_images(comparison))
     parts = []
-    for arm in comparison.converted:
+    for budget, arm in comparison.converted.items():
         assert arm.agreement is not None
         share = 100 * arm.tokens / comparison.stock.tokens
         parts.append(f"on {arm.agreement.value:.0f} % of them with {arm.tokens:.0f} tokens ({share:.0f} %)")
+        if scaled := comparison.scaled.get(budget):
+            assert scaled.agreement is not None
+            parts[-1] += f", where the picture scaled down to as many gives it on {scaled.agreement.value:.0f} %"
     many = f"{asked} question{'s' if asked != 1 else ''} about {images} picture{'s' if images != 1 else ''}"
     return (
         f"{many}. The stock model spends {comparison.stock.tokens:.0f} image tokens on one; the converted model gives the same "
@@ -133,7 +137,7 @@ def _section(image: str, comparison: Comparison, pictures: Mapping[tuple[str, st
     """One picture: as it is, its leaves, and every question about it."""
     records = [record for record in comparison.stock.answers.values() if record["unit"] == image]
     figures = []
-    for arm in comparison.arms:
+    for arm in comparison.shown:
         tokens = next((r["tokens"] for r in arm.answers.values() if r["unit"] == image), 0)
         what = f"the picture; stock: {tokens} tokens" if arm is comparison.stock else f"leaves of {tokens} tokens"
         source = html.escape(pictures[image, arm.name].as_posix())

@@ -39,13 +39,16 @@ def compare(folder: Path, out: Path, *options: str, model: object = "pocket-llav
     return (out / "index.html").read_text()
 
 
-def runs(out: Path) -> dict[int | None, dict[str, dict]]:
-    """The records of each arm, by its budget."""
+def runs(out: Path) -> dict[int | str | None, dict[str, dict]]:
+    """The records of each arm, by its budget; those of the stock model with a budget by "own" and the budget."""
     found = {}
     for path in out.rglob("result.json"):
         lines = path.with_name("predictions.jsonl").read_text().splitlines()
-        budget = json.loads(path.read_text())["config"]["max_tokens"]
-        found[budget] = {record["id"]: record for record in map(json.loads, lines)}
+        config = json.loads(path.read_text())["config"]
+        budget = config["max_tokens"]
+        found[f"own {budget}" if budget and config["baseline"] else budget] = {
+            record["id"]: record for record in map(json.loads, lines)
+        }
     return found
 
 
@@ -111,9 +114,17 @@ def test_a_second_call_asks_nothing_and_a_new_budget_alone(done, folder, monkeyp
 def test_questions_without_answers_and_a_family_of_any_size(folder, tmp_path):
     (folder / "open.csv").write_text("question,image\nword1 word2,1.jpg\n")
     model = save_tiny("qwen2.5", tmp_path / "model")
-    page = compare(folder, tmp_path / "out", "--budgets=[40]", "--size=null", model=model, questions="open.csv")
-    (ours,), (stock,) = runs(tmp_path / "out")[40].values(), runs(tmp_path / "out")[None].values()
+    page = compare(folder, tmp_path / "out", "--budgets=[40,999]", "--size=null", model=model, questions="open.csv")
+    asked = runs(tmp_path / "out")
+    assert asked.keys() == {None, 40, 999, "own 40"}  # 999 it keeps anyway
+    (ours,), (stock,), (scaled,) = asked[40].values(), asked[None].values(), asked["own 40"].values()
     assert 38 <= ours["tokens"] <= 40 < stock["tokens"] == ours["baseline_tokens"]
+    assert 20 < scaled["tokens"] <= 40
+    assert "scaled down, 40 tokens" in page
+    assert "where the picture scaled down to as many gives it on" in page
+    assert len(re.findall("<figure>", page)) == 3
+    header = (tmp_path / "out" / "answers.csv").read_text().splitlines()[0]
+    assert header == 'image,question,answer,stock,"scaled down, 40 tokens",40 tokens,999 tokens'
     assert "data-label='right'" not in page
     assert "✓" not in page
 

@@ -55,6 +55,13 @@ class StockProcessor:
             self._options[key] = self._within(*key)
         return self._options[key]
 
+    def scales(self, budget: int, *sizes: tuple[int, int]) -> bool:
+        """Whether pictures can be scaled down to at most ``budget`` tokens each, and some have to be."""
+        try:
+            return any([self.within(budget, size) for size in sizes])
+        except ValueError:
+            return False
+
     def _within(self, budget: int, sizes: frozenset[tuple[int, int]]) -> Options:
         if all(self.tokens(*size) <= budget for size in sizes):
             return {}

@@ -80,3 +80,15 @@ def test_a_budget_below_one_tile_is_refused() -> None:
         ValueError, match="max_tokens: got 9, fewer than the stock model takes for a picture of 1000 x 300"
     ):
         stock.within(9, (1000, 300))
+    assert not stock.scales(9, (1000, 300))
+
+
+def test_whether_pictures_are_scaled_down_at_all() -> None:
+    stock = StockProcessor(qwen3(), PLACEHOLDER)
+    assert stock.scales(75, (1000, 800))
+    assert not stock.scales(10_000, (1000, 800))
+    assert not stock.scales(75)
+    one_size = StockProcessor(
+        transformers.LlavaProcessor(transformers.CLIPImageProcessor(), tokenizer("<image>"), 14), PLACEHOLDER
+    )
+    assert not one_size.scales(75, (1000, 800))
