@@ -1,4 +1,4 @@
-"""Training pocket-qwen: a tower, a merger and a language model learn together, on scenes of mixed sizes."""
+"""Training pocket-qwen: a tower and a merger learn to name what they see, then a language model learns to read it, on scenes of mixed sizes."""
 
 from collections.abc import Iterable
 from random import Random
@@ -28,7 +28,7 @@ from recipes.pocket.models import (
 from recipes.pocket.reader import vary_background
 from recipes.pocket.run import PocketRun, Schedule
 
-QWEN_SCHEDULE = Schedule(cycles=(500, 600), batch_size=32, lr=1.5e-3)
+QWEN_SCHEDULE = Schedule(cycles=(500, 900, 700), batch_size=32, lr=1e-3)
 HINT_LAYERS = {"colour": 2, "place": 3, "agrees": 3}
 LOOKING = 1  # layer whose heads are told where to look
 TOKENS = 1024  # of the images of a step, about
@@ -38,11 +38,14 @@ LARGE, LARGEST = 0.15, 24  # share of steps with larger scenes, and the most uni
 
 
 class PocketQwen(PocketRun):
-    """The training of pocket-qwen: tower, merger and language model together.
+    """The training of pocket-qwen: first tower and merger, then merger and language model.
 
-    The tower starts from pocket-clip's, see `start_tower`. Answers alone teach too little, as in `PocketReader`, whose hints are used here too. Besides,
+    The tower starts from pocket-clip's, see `start_tower`. In the first cycle of the learning rate it learns alone that an image token is
+    like the words for the shape and the colour that its unit shows, in the language model's own embeddings; with a language model that
+    learns to read beside it, that takes seven times as long. Then the tower stays as it is. Answers alone teach too little, as in
+    `PocketReader`, whose hints are used here too. Besides,
 
-    - an image token is taught to be like the words for the shape and the colour that its unit shows, in the language model's own embeddings;
+    - image tokens go on being named;
     - the heads of an early layer are told to look, where a shape is named, at the image tokens that show it;
     - a tower that rotates does not know where in the image a patch is, so the language model has to tell it from M-RoPE: two linear
       readouts ask for row and column at every image token, and for height and width behind the image.
@@ -77,19 +80,31 @@ class PocketQwen(PocketRun):
         return count, (rows * UNIT_SIZE, columns * UNIT_SIZE)
 
     @property
+    def naming(self) -> bool:
+        """Whether this is the first cycle, in which the tower learns to name what it sees, and nothing is read."""
+        return self.global_step < self.schedule.cycles[0]
+
+    @property
     def progress(self) -> float:
-        """How far the first quarter of the first cycle is behind, from 0 to 1: first things first."""
-        return min(1.0, 4 * self.global_step / self.schedule.cycles[0])
+        """How far the first quarter of this cycle is behind, from 0 to 1: first things first."""
+        begun = 0 if self.naming else self.schedule.cycles[0]
+        return min(1.0, 4 * (self.global_step - begun) / self.schedule.cycles[0])
 
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
         """Compute the loss on one batch of fresh scenes, with three to six questions about each."""
         scenes, generator, random = self.draw()
+        visual = self.qwen.model.visual
+        visual.blocks.requires_grad_(self.naming)
+        visual.patch_embed.requires_grad_(self.naming)
         features, shown = self.see(scenes.images), patch_objects(scenes, UNIT_SIZE)
         shapes, colours = labels(scenes.shape, shown), labels(scenes.colour, shown)
         losses = {
             "unit_shape": balanced_cross_entropy(self.name(features, SHAPES, self.shape), shapes),
             "unit_colour": balanced_cross_entropy(self.name(features, COLOURS, self.colour), colours),
         }
+        if self.naming:
+            self.log_all(losses)
+            return torch.stack(list(losses.values())).sum()
         grid = torch.tensor(scenes.images.shape[-2:]) // UNIT_SIZE
         places = torch.cartesian_prod(*(torch.arange(float(edge)) for edge in grid.tolist()))
         places = places.expand(len(scenes), -1, -1)

@@ -90,6 +90,24 @@ def test_sizes_are_mixed_and_a_step_costs_about_the_same() -> None:
     assert max(count * height * width for count, (height, width) in sizes) <= 2 * 144 * UNIT_SIZE**2
 
 
+def test_the_tower_learns_to_name_first_and_is_read_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = PocketQwen(clip(), TINY)
+    monkeypatch.setattr(run, "log_all", lambda values: None)
+    parts = {
+        "tower": run.qwen.model.visual.blocks,
+        "merger": run.qwen.model.visual.merger,
+        "words": run.qwen.model.language_model,
+    }
+    for step, learning in ((2, {"tower", "merger", "words"}), (3, {"merger", "words"})):
+        monkeypatch.setattr(PocketQwen, "global_step", step)
+        run.zero_grad()
+        run.training_step(0, 0).backward()
+        learns = {name for name, part in parts.items() if any(p.grad is not None for p in part.parameters())}
+        assert learns == learning
+        read = run.qwen.model.language_model.layers[0].mlp.up_proj.weight.grad is not None
+        assert read == (step == 3)
+
+
 def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(tmp_path: Path) -> None:
     class Stopping(PocketQwen):
         stop_at: int | None = None
@@ -117,7 +135,7 @@ def test_the_command_trains_it_and_writes_what_transformers_loads(
 ) -> None:
     monkeypatch.setattr(check, "BATCH", 10)
     monkeypatch.setattr(check, "QWEN_SIZES", (112,))
-    sizes = [f"--schedule.{key}={value}" for key, value in (("cycles", [2]), ("batch_size", 4), ("lr", 1e-3))]
+    sizes = [f"--schedule.{key}={value}" for key, value in (("cycles", [1, 1]), ("batch_size", 4), ("lr", 1e-3))]
     main(["train-qwen", f"--out={tmp_path}", "--scenes=10", *sizes])
     folder = tmp_path / "pocket-qwen"
     model = Qwen2VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
