@@ -1,7 +1,7 @@
 """Draw scenes and write questions about them, for a first `qlip compare`.
 
 python examples/draw_questions.py scenes
-qlip compare scenes scenes/questions.csv --model pocket-llava --size 448 --budgets '[32,64]'
+qlip compare scenes scenes/questions.csv --model pocket-qwen --size null --budgets '[32,64]'
 """
 
 import csv

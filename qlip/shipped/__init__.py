@@ -8,6 +8,7 @@ FOLDER = Path(__file__).parent
 SHA256 = {  # of model.safetensors
     "pocket-clip": "8edf6482deb4e72e0da77f003aea6cdcd6af0bb3f46105721448193f96eadab6",
     "pocket-llava": "5f359455c2839b27b8739e5d4c863ec85ce6e7359c727b2edb4903998dd16589",
+    "pocket-qwen": "02c1f99ef6e86d9d2c91331bf516679c9e64ad93d7496bbd76faf13d44f09ca5",
 }
 
 

@@ -96,7 +96,7 @@ def _lead(comparison: Comparison) -> str:
     many = f"{asked} question{'s' if asked != 1 else ''} about {images} picture{'s' if images != 1 else ''}"
     return (
         f"{many}. The stock model spends {comparison.stock.tokens:.0f} image tokens on one; the converted model gives the same "
-        f"answer {' and '.join(parts)}."
+        f"answer {'; '.join(parts)}."
     )
 
 

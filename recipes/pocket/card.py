@@ -47,8 +47,8 @@ processor = AutoProcessor.from_pretrained(shipped("pocket-llava"))
 """
 
 _QWEN = """A Qwen2-VL of 2 million parameters: a tower that rotates, a merger of 2 x 2 patches, M-RoPE. It answers questions about the
-colour, the place and the presence of shapes in drawn scenes, and was trained on scenes of 112 to 672 pixels. A token is 28 x 28 pixels, and pictures
-keep their size.
+colour, the place and the presence of shapes, over drawn backgrounds, textures and photographs, and was trained on scenes of 112 to 672
+pixels. A token is 28 x 28 pixels, and pictures keep their size.
 
 ```python
 import qlip
