@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from qlip.cli import main
 from qlip.training.module import QlipModule
-from qlip.training.resume import ConfigError, newest_run
+from qlip.training.resume import ConfigError, check_path, newest_run
 from qlip.zoo.config import ZooConfig
 from tests.training.conftest import arguments
 
@@ -107,9 +107,11 @@ def test_nothing_in_a_checkpoint_is_run_and_no_address_is_loaded(verb: str, fit_
         with pytest.raises(SystemExit, match=f"ckpt_path: {path} is damaged or no checkpoint"):
             main([verb, *options, f"--ckpt_path={path}"])
     refused = ("http://127.0.0.1:9/a.ckpt", "s3://a/b.ckpt", "missing.ckpt", "best", "hpc", "pipe.ckpt")
-    for path in refused if verb == "fit" else refused[:1]:  # all verbs ask the same function
-        with pytest.raises(SystemExit, match=f"ckpt_path: got '{path}', which is no file here"):
-            main([verb, *options, f"--ckpt_path={path}"])
+    for path in refused:
+        with pytest.raises(ConfigError, match=f"ckpt_path: got '{path}', which is no file here"):
+            check_path(path)
+    with pytest.raises(SystemExit, match=f"ckpt_path: got '{refused[0]}', which is no file here"):
+        main([verb, *options, f"--ckpt_path={refused[0]}"])  # all verbs ask that function
     assert not Path("run").exists()
 
 
