@@ -13,7 +13,7 @@ from qlip.evaluation.benchmarks.source import Source
 from qlip.evaluation.cell import Cell, Run
 from qlip.evaluation.report.tables import Table
 from qlip.evaluation.results import RESULT, Result, read_result
-from qlip.evaluation.run.arm import load_arm
+from qlip.evaluation.run.arm import load_arm, load_stock
 from qlip.evaluation.run.vqa import run_vqa
 from qlip.evaluation.statistics import Estimate, compare, score
 from qlip.files import replacing_file
@@ -114,7 +114,7 @@ def run_compare(folder: Path, questions: Path, cell: Cell, run: Run, config: Com
     )  # fmt: skip
     stock = _arm("stock", _ask(own, run, source, out))
     budgets = list(dict.fromkeys(config.budgets or _budgets(stock)))
-    processor = load_arm(cell.model, own.vision, cell.model_revision, cell.dtype).stock
+    processor = load_stock(cell.model, cell.model_revision)
     sizes = {size for size in source.sizes() if all(size)}
     converted, scaled = {}, {}
     for budget in budgets:

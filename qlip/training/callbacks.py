@@ -75,9 +75,10 @@ class Interruption(L.Callback):
         self.before: Any = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Listen; what comes before the first step is stopped at once."""
+        """Listen, unless Ctrl-C is ignored, as in the background of a shell; what comes before the first step is stopped at once."""
         self.received = False
-        if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
+        heard = callable(signal.getsignal(signal.SIGINT)) and threading.current_thread() is threading.main_thread()
+        if heard and trainer.world_size == 1:
             self.before = signal.signal(signal.SIGINT, self._wait)
 
     def on_train_batch_start(self, trainer: L.Trainer, *_: object) -> None:

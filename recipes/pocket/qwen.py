@@ -86,12 +86,12 @@ class PocketQwen(PocketRun):
 
     @property
     def progress(self) -> float:
-        """How far the first quarter of this cycle is behind, from 0 to 1: first things first."""
+        """How far the first steps of naming, and then of reading, are behind, from 0 to 1: first things first."""
         begun = 0 if self.naming else self.schedule.cycles[0]
         return min(1.0, 4 * (self.global_step - begun) / self.schedule.cycles[0])
 
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
-        """Compute the loss on one batch of fresh scenes, with three to six questions about each."""
+        """Compute the loss on one batch of fresh scenes; once they are read, with three to six questions about each."""
         scenes, generator, random = self.draw()
         visual = self.qwen.model.visual
         visual.blocks.requires_grad_(self.naming)

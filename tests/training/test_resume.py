@@ -9,11 +9,13 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from qlip.cli import main
+from qlip.training.callbacks import Interruption
 from qlip.training.module import QlipModule
 from qlip.training.resume import ConfigError, check_path, newest_run
 from qlip.zoo.config import ZooConfig
@@ -201,3 +203,12 @@ def test_a_run_stopped_in_the_middle_of_a_step_goes_on_as_if_it_had_not_been(
     resumed = torch.load(LAST, weights_only=True)
     assert whole["global_step"] == resumed["global_step"] == 15
     assert all(torch.equal(value, resumed["state_dict"][key]) for key, value in whole["state_dict"].items())
+
+
+def test_ctrl_c_stays_ignored_where_it_was() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        Interruption().on_train_start(L.Trainer(accelerator="cpu", devices=1, logger=False), L.LightningModule())
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)

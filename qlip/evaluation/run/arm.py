@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForConditionalGeneration
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, LlavaForConditionalGeneration
 
 from qlip.conversion import convert, restore
 from qlip.core.quadtree import Quadtree
@@ -228,6 +228,13 @@ def load_arm(source: str, vision: Vision, revision: str | None = None, dtype: Dt
         weighting=vision.weighting,
     )
     return Arm(model, processor, vision, stock)
+
+
+def load_stock(source: str, revision: str | None = None) -> StockProcessor:
+    """Load the stock processor of a model alone, for counts of tokens; arguments as of `load_arm`."""
+    source, options = shipped(source), {"revision": revision or "main", **NO_CODE}
+    config = AutoConfig.from_pretrained(source, **options)
+    return StockProcessor(AutoProcessor.from_pretrained(source, **options), config.image_token_id)
 
 
 def _known() -> str:
