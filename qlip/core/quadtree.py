@@ -13,6 +13,7 @@ from torch import Tensor
 
 from qlip.core.criteria import SUMMARIES, BlockScore, get_criterion, largest
 from qlip.core.names import Cover
+from qlip.core.roots import Roots
 from qlip.core.rules import check_fields
 from qlip.core.score_map import check_score_map, largest_inside
 
@@ -140,11 +141,34 @@ class Quadtree:
             OverBudgetError: if ``max_tokens`` is less than the fewest leaves an image can have.
         """
         h, w = self._grid_of(images)
-        roots = _Roots.of(h, w, self.cover)
+        roots = Roots.of(h, w, self.cover)
         if roots.level == 0:  # no block of 2 x 2 patches, nothing to decide
             if self.max_tokens is not None and self.max_tokens < h * w:
                 raise _over_budget(self.max_tokens, roots, h * w)
             return _collect(torch.zeros(len(images), h, w, dtype=torch.long, device=images.device), roots)
+        ranks = self._ranks(images, roots)
+        if self.max_tokens is None:
+            splits = [rank >= self.alpha for rank in ranks[-1]]
+        else:
+            splits = _split_to_budget(ranks, roots, self.max_tokens)
+        return _collect(_leaf_levels(splits, roots), roots)
+
+    @torch.no_grad()
+    def count(self, images: Tensor) -> list[int]:
+        """Number of leaves of each of a batch of images ``(B, C, H, W)`` by ``alpha``, without the leaves; a budget is left aside.
+
+        Raises:
+            ValueError: as `batch`.
+        """
+        h, w = self._grid_of(images)
+        roots = Roots.of(h, w, self.cover)
+        if roots.level == 0:
+            return [h * w] * len(images)
+        splits = [(rank >= self.alpha).sum((1, 2)) for rank in self._ranks(images, roots)[-1]]
+        return roots.num_leaves(torch.stack(splits).sum(0)).tolist()
+
+    def _ranks(self, images: Tensor, roots: Roots) -> list[list[Tensor]]:
+        """What decides which blocks split, level by level; the last weighs most: a block splits where it reaches ``alpha``."""
         scores = self._scores(images.float(), roots)
         if any(score.isnan().any() for score in scores):
             raise ValueError(
@@ -153,21 +177,16 @@ class Quadtree:
             )
         scores = [roots.force(score, level) for level, score in enumerate(scores, start=1)]
         paths = _path_minima(scores)
-        ranks = [scores, paths] if self.score is None else [scores, paths, self._map_scores(images, roots)]
-        if self.max_tokens is None:
-            splits = [rank >= self.alpha for rank in ranks[-1]]
-        else:
-            splits = _split_to_budget(ranks, roots, self.max_tokens)
-        return _collect(_leaf_levels(splits, roots), roots)
+        return [scores, paths] if self.score is None else [scores, paths, self._map_scores(images, roots)]
 
-    def _scores(self, images: Tensor, roots: "_Roots") -> list[Tensor]:
+    def _scores(self, images: Tensor, roots: Roots) -> list[Tensor]:
         """Scores of the blocks by the criterion; where it can, patches are summed up before the image grows to its roots."""
         if isinstance(self.criterion, str) and self.criterion in SUMMARIES:
             return largest(roots.crop(SUMMARIES[self.criterion](images, self.patch_size), 2), roots.level)
         pixels = roots.crop(images, self.patch_size)
         return get_criterion(self.criterion)(pixels, self.patch_size, roots.level)
 
-    def _map_scores(self, images: Tensor, roots: "_Roots") -> list[Tensor]:
+    def _map_scores(self, images: Tensor, roots: Roots) -> list[Tensor]:
         """Scores of the blocks by the map, the same for every image; never larger than their parents'."""
         assert self.score is not None
         edges = [[i / count for i in range(count + 1)] for count in (roots.h, roots.w)]
@@ -193,71 +212,6 @@ class Quadtree:
         return height // self.patch_size, width // self.patch_size
 
 
-@dataclass(frozen=True)
-class _Roots:
-    """Where the roots lie on an image of ``h x w`` patches.
-
-    They are ``rows x cols`` blocks of ``2^level`` patches whose corner is the patch ``(top, left)``, which is negative
-    where the roots stick out of the image (``cover="full"``).
-    """
-
-    h: int
-    w: int
-    level: int
-    rows: int
-    cols: int
-    top: int
-    left: int
-
-    @classmethod
-    def of(cls, h: int, w: int, cover: Cover) -> "_Roots":
-        level = max(min(h.bit_length(), w.bit_length()) - 2, 0)  # bit_length is floor(log2) + 1
-        if cover == "full" and min(h, w) > 1:
-            level = max(level, 1)  # the paper never merges in images of 2 or 3 patches; a budget may have to
-        side = 1 << level
-        rows, cols = (-(-h // side), -(-w // side)) if cover == "full" else (h // side, w // side)
-        return cls(h, w, level, rows, cols, (h - rows * side) // 2, (w - cols * side) // 2)
-
-    def crop(self, images: Tensor, patch_size: int) -> Tensor:
-        """The pixels under the roots, the image's border repeated where they stick out."""
-        side = patch_size << self.level
-        top, left = self.top * patch_size, self.left * patch_size
-        bottom, right = top + self.rows * side, left + self.cols * side
-        inside = images[..., max(top, 0) : bottom, max(left, 0) : right]
-        height, width = images.shape[-2:]
-        over = (max(-left, 0), max(right - width, 0), max(-top, 0), max(bottom - height, 0))
-        return F.pad(inside, over, mode="replicate") if any(over) else inside
-
-    def force(self, scores: Tensor, level: int) -> Tensor:
-        """Give blocks ``(B, rows, cols)`` of ``level`` that stick out of the image an infinite score: they must split."""
-        if not self._stick_out():
-            return scores
-        rows_in = self._inside(scores.shape[1], self.top, self.h, level, scores.device)
-        cols_in = self._inside(scores.shape[2], self.left, self.w, level, scores.device)
-        return scores.masked_fill(~(rows_in[:, None] & cols_in), torch.inf)
-
-    def _stick_out(self) -> bool:
-        return self.rows << self.level > self.h or self.cols << self.level > self.w
-
-    @staticmethod
-    def _inside(blocks: int, offset: int, length: int, level: int, device: torch.device) -> Tensor:
-        start = offset + (torch.arange(blocks, device=device) << level)
-        return (start >= 0) & (start + (1 << level) <= length)
-
-    def num_inside(self, level: int) -> int:
-        """Number of blocks of ``level`` that lie inside the image."""
-        rows, cols = (
-            min(blocks << (self.level - level), (length - offset) >> level) - max(-(offset >> level), 0)
-            for blocks, offset, length in ((self.rows, self.top, self.h), (self.cols, self.left, self.w))
-        )
-        return rows * cols
-
-    def to_image(self, values: Tensor) -> Tensor:
-        """Place per-patch values ``(B, rows * 2^level, cols * 2^level)`` on the image, ``(B, h, w)``, zero outside."""
-        bottom, right = self.h - self.top - values.shape[1], self.w - self.left - values.shape[2]
-        return F.pad(values, (self.left, right, self.top, bottom))  # negative amounts crop
-
-
 def _double(x: Tensor) -> Tensor:
     """Repeat every entry of ``(B, h, w)`` twice along both axes: from blocks to their children."""
     return x.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
@@ -271,7 +225,7 @@ def _path_minima(scores: list[Tensor]) -> list[Tensor]:
     return paths[::-1]
 
 
-def _leaf_levels(splits: list[Tensor], roots: _Roots) -> Tensor:
+def _leaf_levels(splits: list[Tensor], roots: Roots) -> Tensor:
     """Level of the leaf over every patch, ``(B, h, w)``: no block inside an unsplit one splits, so it is their number."""
     levels = torch.zeros_like(splits[-1], dtype=torch.long)
     for split in reversed(splits):
@@ -279,7 +233,7 @@ def _leaf_levels(splits: list[Tensor], roots: _Roots) -> Tensor:
     return roots.to_image(levels)
 
 
-def _split_to_budget(ranks: list[list[Tensor]], roots: _Roots, budget: int) -> list[Tensor]:
+def _split_to_budget(ranks: list[list[Tensor]], roots: Roots, budget: int) -> list[Tensor]:
     """Split as many blocks as fit ``budget`` leaves, in the order in which a falling alpha would split them.
 
     Every split inside the image turns one leaf into four. Blocks of infinite score split whatever the budget.
@@ -296,13 +250,12 @@ def _split_to_budget(ranks: list[list[Tensor]], roots: _Roots, budget: int) -> l
     order = torch.arange(depth.shape[1], device=depth.device).expand_as(depth)
     for key in (flat[0], depth, *flat[1:]):
         order = order.gather(1, key.gather(1, order).argsort(dim=1, descending=True, stable=True))
-    rank = order.argsort(dim=1)  # the inverse permutation
-
-    least = _origins(_leaf_levels([x == torch.inf for x in last], roots), roots).sum((1, 2))
+    forced = (flat[-1] == torch.inf).sum(1)
+    least = roots.num_leaves(forced)
     if (least > budget).any():
         raise _over_budget(budget, roots, int(least.max()))
-    forced = (flat[-1] == torch.inf).sum(1)
-    split = rank < (forced + (budget - least) // 3)[:, None]
+    first = torch.arange(depth.shape[1], device=depth.device) < (forced + (budget - least) // 3)[:, None]
+    split = torch.zeros_like(first).scatter_(1, order, first)
     sizes = [x[0].numel() for x in reversed(last)]
     return [s.view_as(x) for s, x in zip(split.split(sizes, dim=1), reversed(last), strict=True)][::-1]
 
@@ -311,28 +264,21 @@ class OverBudgetError(ValueError):
     """An image cannot be cut into as few leaves as its budget allows."""
 
 
-def _over_budget(budget: int, roots: _Roots, least: int) -> OverBudgetError:
+def _over_budget(budget: int, roots: Roots, least: int) -> OverBudgetError:
     return OverBudgetError(
         f"max_tokens: got {budget}, but an image of {roots.h} x {roots.w} patches has at least {least} leaves under "
         f"this criterion and cover; raise max_tokens or scale the image down, as QlipImageProcessor does"
     )
 
 
-def fewest_leaves(h: int, w: int, cover: Cover = "full") -> int:
-    """The fewest leaves into which a quadtree can cut an image of ``h x w`` patches, whatever is in it."""
-    roots = _Roots.of(h, w, cover)
-    merged = sum(roots.num_inside(level) for level in range(1, roots.level + 1))
-    return h * w - 3 * merged  # each merging turns four leaves into one
-
-
-def _origins(levels: Tensor, roots: _Roots) -> Tensor:
+def _origins(levels: Tensor, roots: Roots) -> Tensor:
     """Mark the top-left patch of every leaf in ``levels (B, h, w)``."""
     row = torch.arange(-roots.top, roots.h - roots.top, device=levels.device)
     col = torch.arange(-roots.left, roots.w - roots.left, device=levels.device)
     return (row[:, None] | col) & ((1 << levels) - 1) == 0
 
 
-def _collect(levels: Tensor, roots: _Roots) -> list[Leaves]:
+def _collect(levels: Tensor, roots: Roots) -> list[Leaves]:
     """Turn the leaf level of every patch, ``(B, h, w)``, into the leaves of each image, in reading order."""
     origins = _origins(levels, roots)
     image, row, col = origins.nonzero(as_tuple=True)

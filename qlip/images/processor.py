@@ -11,7 +11,8 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from qlip._version import __version__
 from qlip.core.patches import PatchBatch
-from qlip.core.quadtree import Leaves, Quadtree, fewest_leaves
+from qlip.core.quadtree import Leaves, Quadtree
+from qlip.core.roots import Roots
 from qlip.core.rules import Number, check_fields, check_names, numbers, shown
 from qlip.core.score_map import check_score_maps, largest_inside
 from qlip.files import write_json
@@ -233,8 +234,8 @@ class QlipImageProcessor:
             sizes = self._scaled(picture, sizes, budget)
         for size in sizes:
             h, w = self._grid(height, width, size)
-            fewest = h * w if self.quadtree.criterion == "uniform" else fewest_leaves(h, w, self.quadtree.cover)
-            if fewest <= budget:
+            roots = Roots.of(h, w, self.quadtree.cover)
+            if (h * w if self.quadtree.criterion == "uniform" else roots.fewest_leaves()) <= budget:
                 return replace(self, size=size, fit="prune")
         raise ValueError(
             f"image: got {width} x {height} pixels, {max(height, width) / min(height, width):.3g} times as long as wide; "
@@ -258,10 +259,14 @@ class QlipImageProcessor:
         for size in reversed(counted):
             scaled = resize_shortest_edge(scaled, size, self.resample) if self.pad is None else picture
             pyramid[size] = scaled
-        plain = replace(self, quadtree=replace(self.quadtree, max_tokens=None))
-        wanted = size_of_tree(lambda size: len(replace(plain, size=size)._cut(pyramid[size])[2]), counted, budget)
+        wanted = size_of_tree(lambda size: replace(self, size=size)._count(pyramid[size]), counted, budget)
         enough = min((size for size, (h, w) in grids.items() if h * w >= budget), default=sizes[0])
         return [size for size in sizes if size <= max(wanted, enough)]
+
+    def _count(self, picture: Tensor) -> int:
+        """The leaves of a picture at the size that is set, the threshold left alone."""
+        prepared = normalise(self._view(picture), self.mean, self.std)
+        return self.tree_of(*picture.shape[1:]).count(prepared[None])[0]
 
     def _view(self, picture: Tensor) -> Tensor:
         """The part of a picture that the encoder sees, at the size that is set."""

@@ -1,5 +1,7 @@
 """The quadtree against a recursion written from the definitions, and the promises it makes about counts."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -147,8 +149,11 @@ def test_token_count_never_rises_with_alpha(h, w, seed, low, high, criterion, co
     low, high = sorted((low, high))
     counts = []
     for alpha in (low, high):
+        tree = Quadtree(alpha, criterion, patch_size=2, cover=cover)
         torch.manual_seed(seed)
-        counts.append(len(Quadtree(alpha, criterion, patch_size=2, cover=cover)(image)))
+        counts.append(len(tree(image)))
+        torch.manual_seed(seed)
+        assert tree.count(image[None]) == [counts[-1]]
     assert counts[0] >= counts[1]
 
 
@@ -206,10 +211,13 @@ def test_a_batch_equals_its_images_one_by_one(criterion, budget, cover):
     tree = Quadtree(0.4, criterion, max_tokens=budget, patch_size=4, cover=cover)
     together = [triples(leaves) for leaves in tree(images)]
     assert together == [triples(tree(image)) for image in images] == [triples(x) for x in tree.batch(images)]
+    by_alpha = replace(tree, max_tokens=None, score=torch.rand(3, 4))
+    assert replace(by_alpha, max_tokens=60).count(images) == [len(leaves) for leaves in by_alpha.batch(images)]
 
 
 def test_images_without_roots_come_in_batches_too():
-    assert [len(leaves) for leaves in Quadtree(1e9)(torch.zeros(3, 3, 14, 70))] == [5, 5, 5]
+    strips = torch.zeros(3, 3, 14, 70)
+    assert [len(leaves) for leaves in Quadtree(1e9)(strips)] == Quadtree(1e9).count(strips) == [5, 5, 5]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])

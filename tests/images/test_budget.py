@@ -106,8 +106,9 @@ def test_the_scaled_picture_is_the_one_that_its_size_gives():
 @pytest.mark.parametrize("shape", [(60, 60), (640, 480), (2000, 1500), (4000, 250)])
 def test_few_trees_are_built_and_none_at_the_full_size(monkeypatch, shape):
     built = []
-    batch = Quadtree.batch
-    monkeypatch.setattr(Quadtree, "batch", lambda self, x: built.append(x.shape[-2:]) or batch(self, x))
+    for name in ("batch", "count"):
+        build = getattr(Quadtree, name)
+        monkeypatch.setattr(Quadtree, name, lambda self, x, build=build: built.append(x.shape[-2:]) or build(self, x))
     image = picture(*shape)
     full = math.prod(processor().grid(image.height, image.width))
     for share in (0.05, 0.25, 0.6, 1.0):
