@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -253,14 +255,14 @@ class QlipImageProcessor:
     def _scaled(self, picture: Tensor, sizes: list[int], budget: int) -> list[int]:
         """The sizes from the largest on at which the picture's tree fits the budget, its threshold left alone."""
         height, width = picture.shape[1:]
-        grids = {size: self._grid(height, width, size) for size in sizes}
-        counted = counted_at(sizes[0], self.quadtree.patch_size, lambda size: self._grid(height, width, size), budget)
+        grid = partial(self._grid, height, width)
+        counted = counted_at(sizes[0], self.quadtree.patch_size, grid, budget)
         pyramid, scaled = {}, picture
         for size in reversed(counted):
             scaled = resize_shortest_edge(scaled, size, self.resample) if self.pad is None else picture
             pyramid[size] = scaled
         wanted = size_of_tree(lambda size: replace(self, size=size)._count(pyramid[size]), counted, budget)
-        enough = min((size for size, (h, w) in grids.items() if h * w >= budget), default=sizes[0])
+        enough = next((size for size in reversed(sizes) if prod(grid(size)) >= budget), sizes[0])
         return [size for size in sizes if size <= max(wanted, enough)]
 
     def _count(self, picture: Tensor) -> int:

@@ -31,7 +31,7 @@ from qlip.shipped import shipped
 from recipes.pocket.card import clip_card, llava_card, qwen_card
 from recipes.pocket.check import check_clip, check_llava, check_qwen
 from recipes.pocket.clip import CLIP_SCHEDULE, PocketClip, Readouts
-from recipes.pocket.models import clip_processor, llava_processor, qwen_processor
+from recipes.pocket.models import WIDTH, clip_processor, llava_processor, qwen_processor
 from recipes.pocket.qwen import QWEN_SCHEDULE, PocketQwen
 from recipes.pocket.reader import READER_SCHEDULE, PocketReader
 from recipes.pocket.run import PocketRun, Schedule, draw_training_scenes
@@ -45,6 +45,7 @@ def train(
     seed: int = 0,
     clip: Schedule = CLIP_SCHEDULE,
     reader: Schedule = READER_SCHEDULE,
+    width: int = WIDTH,
     scenes: int = 500,
 ) -> None:
     """Train pocket-clip and pocket-llava; a run that was stopped goes on where it stopped, and a finished model is not trained again.
@@ -54,6 +55,7 @@ def train(
         seed: Seed of weights and scenes.
         clip: Schedule of pocket-clip.
         reader: Schedule of pocket-llava's projector and language model.
+        width: Of the hidden states of pocket-llava's language model, at least 36, a multiple of 8.
         scenes: Number of fresh scenes that the finished models are measured on, a multiple of 100.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -67,7 +69,7 @@ def train(
     readouts.load_state_dict(load_file(out / READOUTS))
     trained = CLIPModel.from_pretrained(out / CLIP, dtype=torch.float32)
     if not (out / LLAVA).is_dir():
-        reader_run = PocketReader(trained.vision_model, readouts, reader, seed)
+        reader_run = PocketReader(trained.vision_model, readouts, reader, seed, width)
         fit(reader_run, out / "run-llava")
         metrics = check_llava(round_weights(reader_run.llava), scenes)
         save_model(reader_run.llava, llava_processor(), out / LLAVA, llava_card(metrics, seed, reader))

@@ -1,4 +1,6 @@
-"""Training pocket-clip: CLIP's loss on scenes and captions, and dense losses on the patches."""
+"""Training pocket-clip: dense losses on the patches of scenes, then CLIP's loss on scenes and captions too."""
+
+from random import Random
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +12,8 @@ from qlip.data.scenes import COLOURS, SHAPES, Scenes
 from recipes.pocket.models import FEATURE_LAYER, GRID, PATCH_SIZE, WIDTH, make_clip, normalise
 from recipes.pocket.run import PocketRun, Schedule
 
-CLIP_SCHEDULE = Schedule(cycles=(1200,), batch_size=128, lr=1.2e-3)
+CLIP_SCHEDULE = Schedule(cycles=(3000, 500), batch_size=128, lr=1.2e-3)
+NAMED = 4  # so many times fewer scenes has a step of the first cycle
 
 
 class Readouts(nn.Module):
@@ -24,10 +27,10 @@ class Readouts(nn.Module):
 
 
 class PocketClip(PocketRun):
-    """The training of pocket-clip: CLIP's contrastive loss, and dense losses on the patches that LLaVA will read.
+    """The training of pocket-clip: dense losses on the patches that LLaVA will read, and CLIP's contrastive loss.
 
-    The dense losses make it quick: a tower that learns from captions alone needs far longer until its patches say what they
-    show.
+    A tower that learns from captions alone needs far longer until its patches say what they show. So in the first cycle of the learning
+    rate it learns that alone, in many small steps; then from captions too.
     """
 
     def __init__(self, schedule: Schedule = CLIP_SCHEDULE, seed: int = 0) -> None:
@@ -36,25 +39,44 @@ class PocketClip(PocketRun):
         self.clip, self.readouts = make_clip(), Readouts()
         self.tokenizer = make_tokenizer("<s> $A </s>")
 
+    @property
+    def objects(self) -> tuple[int, int]:
+        """Fewest and most objects of a scene; more of them teach more names in a step."""
+        return (3, 6) if self.naming else (2, 4)
+
+    def choose_size(self, random: Random) -> tuple[int, tuple[int, int]]:
+        """Have fewer scenes in a step that only names: it needs no others to tell apart, and more steps teach more."""
+        count, size = super().choose_size(random)
+        return (max(1, count // NAMED) if self.naming else count), size
+
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
         """Compute the loss on one batch of fresh scenes."""
         scenes, _, random = self.draw()
+        vision = self.clip.vision_model(normalise(scenes.images), output_hidden_states=True)
+        losses = self.name(scenes, vision.hidden_states[FEATURE_LAYER][:, 1:])
+        if not self.naming:
+            losses |= self.contrast(scenes, self.clip.visual_projection(vision.pooler_output), random)
+        self.log_all(losses)
+        return torch.stack(list(losses.values())).sum()
+
+    def name(self, scenes: Scenes, patches: Tensor) -> dict[str, Tensor]:
+        """Compute the dense losses: what each of the patches ``(B, N, D)`` shows, and where it is."""
+        shown, places = patch_objects(scenes), grid_coords(GRID).flatten(0, 1).expand(len(patches), -1, -1)
+        return {
+            "shape": balanced_cross_entropy(self.readouts.shape(patches), labels(scenes.shape, shown)),
+            "colour": balanced_cross_entropy(self.readouts.colour(patches), labels(scenes.colour, shown)),
+            "place": F.mse_loss(self.readouts.place(patches), places),
+        }
+
+    def contrast(self, scenes: Scenes, embeddings: Tensor, random: Random) -> dict[str, Tensor]:
+        """Compute CLIP's loss on the images' embeddings ``(B, D)`` and captions of the scenes."""
         texts = [caption(things(scenes, i), random) for i in range(len(scenes))]
         inputs = self.tokenizer(texts, padding=True, return_tensors="pt", return_token_type_ids=False)
-        vision = self.clip.vision_model(normalise(scenes.images), output_hidden_states=True)
-        image = F.normalize(self.clip.visual_projection(vision.pooler_output), dim=-1)
         text = self.clip.text_projection(self.clip.text_model(**inputs).pooler_output)
-        logits = self.clip.logit_scale.exp() * image @ F.normalize(text, dim=-1).T
+        logits = self.clip.logit_scale.exp() * F.normalize(embeddings, dim=-1) @ F.normalize(text, dim=-1).T
         pairs = torch.arange(len(logits))
-        contrastive = (F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)) / 2
-        patches = vision.hidden_states[FEATURE_LAYER][:, 1:]
-        shown = patch_objects(scenes)
-        shape = balanced_cross_entropy(self.readouts.shape(patches), labels(scenes.shape, shown))
-        colour = balanced_cross_entropy(self.readouts.colour(patches), labels(scenes.colour, shown))
-        place = F.mse_loss(self.readouts.place(patches), grid_coords(GRID).flatten(0, 1).expand(len(patches), -1, -1))
-        hits = (logits.argmax(1) == pairs).float().mean()
-        self.log_all({"contrastive": contrastive, "hits": hits, "shape": shape, "colour": colour, "place": place})
-        return contrastive + shape + colour + place
+        self.log_all({"hits": (logits.argmax(1) == pairs).float().mean()})
+        return {"contrastive": (F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)) / 2}
 
 
 def patch_objects(scenes: Scenes, patch_size: int = PATCH_SIZE) -> Tensor:

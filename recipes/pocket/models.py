@@ -77,13 +77,13 @@ def make_clip() -> CLIPModel:
     return CLIPModel(CLIPConfig(text_config=text, vision_config=_VISION, projection_dim=WIDTH))
 
 
-def make_llava(tower: CLIPVisionModel) -> LlavaForConditionalGeneration:
-    """Make a LLaVA over a copy of CLIP's trained vision tower, with a Llama of four layers and random weights."""
+def make_llava(tower: CLIPVisionModel, width: int = WIDTH) -> LlavaForConditionalGeneration:
+    """Make a LLaVA over a copy of CLIP's trained vision tower, with a Llama of four layers, so wide, and random weights."""
     text = {
         "model_type": "llama",
         "vocab_size": len(make_tokenizer("$A")),
-        "hidden_size": WIDTH,
-        "intermediate_size": 3 * WIDTH,
+        "hidden_size": width,
+        "intermediate_size": 3 * width,
         "num_hidden_layers": 4,
         "num_attention_heads": 4,
         "max_position_embeddings": 8192,

@@ -80,11 +80,6 @@ class PocketQwen(PocketRun):
         return count, (rows * UNIT_SIZE, columns * UNIT_SIZE)
 
     @property
-    def naming(self) -> bool:
-        """Whether this is the first cycle, in which the tower learns to name what it sees, and nothing is read."""
-        return self.global_step < self.schedule.cycles[0]
-
-    @property
     def progress(self) -> float:
         """How far the first steps of naming, and then of reading, are behind, from 0 to 1: first things first."""
         begun = 0 if self.naming else self.schedule.cycles[0]

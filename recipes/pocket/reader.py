@@ -31,14 +31,19 @@ class PocketReader(PocketRun):
     """
 
     def __init__(
-        self, tower: CLIPVisionModel, readouts: Readouts, schedule: Schedule = READER_SCHEDULE, seed: int = 0
+        self,
+        tower: CLIPVisionModel,
+        readouts: Readouts,
+        schedule: Schedule = READER_SCHEDULE,
+        seed: int = 0,
+        width: int = WIDTH,
     ) -> None:
         super().__init__(schedule, seed)
         torch.manual_seed(seed)
-        self.llava = make_llava(tower)
+        self.llava = make_llava(tower, width)
         self.llava.model.vision_tower.requires_grad_(False)
         align_projector(self.llava.model.multi_modal_projector, readouts)
-        self.hints = make_hints(WIDTH)
+        self.hints = make_hints(width)
         self.chat = Chat(make_tokenizer("$A"), user="USER: ", assistant=" ASSISTANT:", end=EOS_ID)
 
     def training_step(self, batch: int, batch_idx: int) -> Tensor:

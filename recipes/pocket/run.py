@@ -103,6 +103,11 @@ class PocketRun(L.LightningModule):
         )
         return scenes, generator, random
 
+    @property
+    def naming(self) -> bool:
+        """Whether this is the first cycle of the learning rate, in which a tower learns to name what it sees, and nothing else."""
+        return self.global_step < self.schedule.cycles[0]
+
     def choose_size(self, random: Random) -> tuple[int, tuple[int, int]]:
         """Choose how many scenes this step has, and their height and width in pixels."""
         return self.schedule.batch_size, (IMAGE_SIZE, IMAGE_SIZE)
