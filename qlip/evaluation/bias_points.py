@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import get_type_hints
 
 from qlip.core.names import Weighting
+from qlip.core.rules import shown
 from qlip.evaluation.names import BiasPosition
-from qlip.structured import DamagedFileError, check_fields, read_json
+from qlip.structured import DamagedFileError, check_fields, is_a, read_json
 
 BIAS = "bias.json"
+EACH = ("cosines", "interpolation_biases")  # fields with a value of each picture
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class BiasPoint:
         interpolation_bias: The measure of eq. 1; None for ``zero``.
         tokens: Mean number of patches of an image.
         weighting: How leaves counted in the attention.
+        cosines, interpolation_biases: The same two of each picture, in one order at every point; empty where only means were kept.
     """
 
     size: int
@@ -33,6 +36,8 @@ class BiasPoint:
     interpolation_bias: float | None
     tokens: float
     weighting: Weighting = "once"
+    cosines: tuple[float, ...] = ()
+    interpolation_biases: tuple[float, ...] = ()
 
 
 def read_points(path: Path) -> list[BiasPoint]:
@@ -50,9 +55,14 @@ def read_points(path: Path) -> list[BiasPoint]:
 
 
 def _point(row: object, where: str) -> BiasPoint:
-    kinds = {**get_type_hints(BiasPoint), "position": BiasPosition}
-    added = {"weighting": kinds.pop("weighting")}  # qlip 0.1 had one alone
-    point = BiasPoint(**check_fields(row, where, kinds, added))
+    kinds = {**get_type_hints(BiasPoint), "position": BiasPosition, **dict.fromkeys(EACH, list)}
+    added = {name: kinds.pop(name) for name in ("weighting", *EACH)}  # qlip 0.1 had none of them
+    fields = check_fields(row, where, kinds, added)
+    for name in EACH:
+        for value in fields.get(name, ()):
+            if not is_a(value, float):
+                raise DamagedFileError(f"{where}: {name}: got {shown(value)}; takes numbers")
+    point = BiasPoint(**{**fields, **{name: tuple(fields.get(name, ())) for name in EACH}})
     if (point.interpolation_bias is None) != (point.position == "zero"):
         raise DamagedFileError(
             f"{where}: interpolation_bias: got {point.interpolation_bias}; takes null for 'zero' alone"

@@ -126,6 +126,7 @@ def test_fields_of_a_result_have_their_types(field, value, message, tmp_path):
         ({"position": "spline"}, "row 1: position: got 'spline'; takes 'mlp', 'bicubic'"),
         ({"interpolation_bias": None}, "row 1: interpolation_bias: got None; takes null for 'zero' alone"),
         ({"size": 336.5}, "row 1: size: got 336.5; takes a whole number"),
+        ({"cosines": [0.5, "1"]}, "row 1: cosines: got '1'; takes numbers"),
     ],
 )
 def test_what_is_wrong_with_a_bias_is_named(changed, message, tmp_path):

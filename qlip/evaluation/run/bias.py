@@ -19,7 +19,7 @@ from qlip.core.quadtree import Quadtree
 from qlip.data.readable import readable_pictures
 from qlip.data.sources import list_pictures
 from qlip.encoder import QlipVisionModel
-from qlip.evaluation.bias_points import BIAS, BiasPoint
+from qlip.evaluation.bias_points import BIAS, EACH, BiasPoint
 from qlip.evaluation.config import BiasConfig
 from qlip.evaluation.names import BiasPosition
 from qlip.evaluation.report.figures import biases
@@ -83,19 +83,19 @@ def measure(
 def _point(
     size: int, name: str, merged: bool, model: QlipVisionModel, batches: Sequence[PatchBatch], targets: Sequence[Tensor]
 ) -> BiasPoint:
-    cosine, bias = MesoscopicBias(), InterpolationBias()
+    cosine, bias, cosines, biases = MesoscopicBias(), InterpolationBias(), [], []
     for batch, target in zip(batches, targets, strict=True):
         assert model.position is not None  # CLIP has a table
         with torch.no_grad():
             positions = model.position(batch.coords)
         if name == "zero":
             with torch.no_grad():
-                cosine.update(model(batch, positions=positions).pooler_output.cpu(), target.cpu())
-            continue
-        positions.requires_grad_()
-        cls = model(batch, positions=positions).pooler_output
-        cosine.update(cls.cpu(), target.cpu())
-        bias.update(cls, target, positions)
+                cls = model(batch, positions=positions).pooler_output
+        else:
+            positions.requires_grad_()
+            cls = model(batch, positions=positions).pooler_output
+            biases.append(bias(cls, target, positions).item())
+        cosines.append(cosine(cls.detach().cpu(), target.cpu()).item())
     tokens = sum(int(batch.num_tokens.sum()) for batch in batches) / len(batches)
     return BiasPoint(
         size,
@@ -105,6 +105,8 @@ def _point(
         None if name == "zero" else bias.compute().item(),
         tokens,
         model.weighting,
+        tuple(cosines),
+        tuple(biases),
     )
 
 
@@ -124,7 +126,7 @@ def write_all(points: Sequence[BiasPoint], config: BiasConfig, residual: dict[st
     found = {"config": _plain(config), "images": images, "residual": residual, "rows": rows}
     config.out.mkdir(parents=True, exist_ok=True)
     with replacing_file(config.out / "bias.csv") as new, new.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
+        writer = csv.DictWriter(file, [name for name in rows[0] if name not in EACH], extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
     figure = biases(points)

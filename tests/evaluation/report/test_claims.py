@@ -1,5 +1,7 @@
 """Verdicts on claims: which runs are compared, and what their difference says."""
 
+from dataclasses import replace
+
 import pytest
 
 from qlip.cli import main
@@ -46,17 +48,24 @@ def test_a_verdict_needs_the_whole_interval(margin, low, high, verdict):
     assert Claim("", {}, {}, margin).verdict(Estimate((low + high) / 2, 1, low, high)) == verdict
 
 
-def test_the_drift_of_cls_is_told_for_both_ways_of_counting(root):
-    def point(size, quadtree, cosine, weighting="once"):
-        return BiasPoint(size, "mlp", quadtree, cosine, 0.1, 10, weighting)
+def test_claims_about_biases_are_judged_by_pictures(root):
+    def point(size, quadtree, cosine, weighting="once", spread=0.01, position="mlp"):
+        each = tuple(cosine + spread * (-1) ** i for i in range(20))
+        return BiasPoint(size, position, quadtree, cosine, 0.1, 10, weighting, each, tuple(c / 10 for c in each))
 
     (group,) = group_results(find_results(root))
-    points = [point(112, False, 1.0), point(336, False, 0.91), point(336, True, 0.58), point(336, True, 0.9, "area")]
-    *_, row = claim_table([group], points).rows
-    assert "0.900 with leaves counted by area, 0.580 with leaves counted once, 0.910 for the whole grid" in row[0]
-    assert row[-1] == "fails; without intervals"
-    better = [point(336, False, 0.5), point(336, True, 0.58), point(336, True, 0.9, "area")]
-    assert claim_table([group], better).rows[-1][-1] == "holds; without intervals"
+    points = [point(112, False, 1.0), point(336, False, 0.91), point(336, True, 0.58), point(336, True, 0.95, "area")]
+    rows = claim_table([group], points).rows[2:]
+    assert [row[-1] for row in rows] == ["fails", "holds", "holds", "fails"]  # of the cosine, then of the bias
+    assert "once (figure 4): at 336 px 0.580, against 0.910; better by -0.330 [-0.330, -0.330]" in rows[0][0]
+    noisy = [point(336, False, 0.91), point(336, True, 0.95, spread=0.3)]
+    assert claim_table([group], noisy).rows[2][-1] == "open"
+    (before, *_) = claim_table([group], [replace(each, cosines=()) for each in noisy]).rows[2:]
+    assert before[-1] == "open, for its pictures were not kept apart"
+    zero = [point(336, False, 0.5, position="zero"), point(336, True, 0.6, position="zero")]
+    (row,) = claim_table([group], zero).rows[2:]
+    assert "mesoscopic" in row[0]
+    assert row[-1] == "holds"
     assert len(claim_table([group], points[:2]).rows) == 2  # nothing was measured with a quadtree
 
 

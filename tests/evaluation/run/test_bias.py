@@ -129,6 +129,13 @@ def test_points_are_all_there(measured):
         other = rows[tuple(key)]
         assert row["tokens"] == other["tokens"]
         assert (row["cosine"] == other["cosine"]) == (way == "once")
+        assert sum(row["cosines"]) / 2 == pytest.approx(row["cosine"])
+        bias = row["interpolation_bias"]
+        assert (
+            row["interpolation_biases"] == []
+            if bias is None
+            else sum(row["interpolation_biases"]) / 2 == pytest.approx(bias)
+        )
     assert rows[336, "mlp", False]["tokens"] == 576
     assert rows[336, "mlp", True]["tokens"] < 576
     # at its own size, uncut, CLIP is compared with itself
