@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from random import Random
 from typing import Any, Literal, TypeVar
@@ -59,21 +59,22 @@ def train(
         scenes: Number of fresh scenes that the finished models are measured on, a multiple of 100.
     """
     out.mkdir(parents=True, exist_ok=True)
-    clip_run = PocketClip(clip, seed)
+    measured = {}
     if not (out / CLIP).is_dir():
+        clip_run = PocketClip(clip, seed)
         fit(clip_run, out / "run-clip")
         save_file(clip_run.readouts.state_dict(), out / READOUTS)
-        metrics = check_clip(round_weights(clip_run.clip), scenes)
-        save_model(clip_run.clip, clip_processor(), out / CLIP, clip_card(metrics, seed, clip))
+        measured[CLIP] = check_clip(round_weights(clip_run.clip), scenes)
+        save_model(clip_run.clip, clip_processor(), out / CLIP, clip_card(measured[CLIP], seed, clip))
     readouts = Readouts()
     readouts.load_state_dict(load_file(out / READOUTS))
     trained = CLIPModel.from_pretrained(out / CLIP, dtype=torch.float32)
     if not (out / LLAVA).is_dir():
         reader_run = PocketReader(trained.vision_model, readouts, reader, seed, width)
         fit(reader_run, out / "run-llava")
-        metrics = check_llava(round_weights(reader_run.llava), scenes)
-        save_model(reader_run.llava, llava_processor(), out / LLAVA, llava_card(metrics, seed, reader))
-    check(out, scenes)
+        measured[LLAVA] = check_llava(round_weights(reader_run.llava), scenes)
+        save_model(reader_run.llava, llava_processor(), out / LLAVA, llava_card(measured[LLAVA], seed, reader))
+    show(out, measured)
 
 
 def train_qwen(
@@ -93,13 +94,14 @@ def train_qwen(
         scenes: Number of fresh scenes that the finished model is measured on, a multiple of 100.
     """
     out.mkdir(parents=True, exist_ok=True)
+    measured = {}
     if not (out / QWEN).is_dir():
         tower = CLIPModel.from_pretrained(shipped(clip), dtype=torch.float32).vision_model
         run = PocketQwen(tower, schedule, seed)
         fit(run, out / "run-qwen")
-        metrics = check_qwen(round_weights(run.qwen), scenes)
-        save_model(run.qwen, qwen_processor(), out / QWEN, qwen_card(metrics, seed, schedule))
-    check(out, scenes)
+        measured[QWEN] = check_qwen(round_weights(run.qwen), scenes)
+        save_model(run.qwen, qwen_processor(), out / QWEN, qwen_card(measured[QWEN], seed, schedule))
+    show(out, measured)
 
 
 def check(folder: Path = Path("checkpoints/pocket"), scenes: int = 500) -> None:
@@ -124,6 +126,17 @@ def check(folder: Path = Path("checkpoints/pocket"), scenes: int = 500) -> None:
     }
     if not measured:
         raise FileNotFoundError(f"folder: got {folder}, which holds none of {', '.join(measures)}")
+    show(folder, measured)
+
+
+def show(folder: Path, measured: Mapping[str, Mapping[str, float]]) -> None:
+    """Print what was measured of models in a folder, and their sha256; or, of models that were there before, how to measure them."""
+    if not measured:
+        Console().print(
+            f"{folder}: trained before; python -m recipes.pocket check --folder {folder} measures again",
+            soft_wrap=True,
+        )
+        return
     table = Table("model", "measure", Column("value", overflow="fold"))
     for name, metrics in measured.items():
         for measure, value in metrics.items():

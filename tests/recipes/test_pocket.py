@@ -105,17 +105,20 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(kind: str, tmp_path
 
 
 def test_the_command_trains_both_and_writes_what_transformers_loads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(check, "BATCH", 10)
     sizes = [
         f"--{model}.{key}={value}"
         for model in ("clip", "reader")
-        for key, value in (("cycles", [2]), ("batch_size", 4), ("lr", 1e-3))
+        for key, value in (("cycles", [1, 1]), ("batch_size", 4), ("lr", 1e-3))
     ]
+    sizes.append("--width=64")
     main(["train", f"--out={tmp_path}", "--scenes=10", *sizes])
+    assert "pocket-llava │ sha256" in capsys.readouterr().out
     clip = CLIPModel.from_pretrained(tmp_path / "pocket-clip", dtype=torch.float32)
     llava = LlavaForConditionalGeneration.from_pretrained(tmp_path / "pocket-llava", dtype=torch.float32)
+    assert llava.config.text_config.hidden_size == 64
     tower = llava.model.vision_tower.state_dict()
     for name, weight in clip.vision_model.state_dict().items():
         assert torch.equal(weight, tower[name]), name
@@ -132,6 +135,7 @@ def test_the_command_trains_both_and_writes_what_transformers_loads(
     before = (tmp_path / "pocket-llava/model.safetensors").stat().st_mtime_ns
     main(["train", f"--out={tmp_path}", "--scenes=10", *sizes])  # what is there stays
     assert (tmp_path / "pocket-llava/model.safetensors").stat().st_mtime_ns == before
+    assert "trained before" in capsys.readouterr().out
 
 
 def test_a_share_of_the_scenes_lies_over_photographs_and_textures_and_the_others_are_what_they_were() -> None:
