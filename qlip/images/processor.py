@@ -256,13 +256,15 @@ class QlipImageProcessor:
         """The sizes from the largest on at which the picture's tree fits the budget, its threshold left alone."""
         height, width = picture.shape[1:]
         grid = partial(self._grid, height, width)
+        enough = next((size for size in reversed(sizes) if prod(grid(size)) >= budget), sizes[0])
+        if enough == sizes[0]:  # there even the whole grid fits
+            return sizes
         counted = counted_at(sizes[0], self.quadtree.patch_size, grid, budget)
         pyramid, scaled = {}, picture
         for size in reversed(counted):
             scaled = resize_shortest_edge(scaled, size, self.resample) if self.pad is None else picture
             pyramid[size] = scaled
         wanted = size_of_tree(lambda size: replace(self, size=size)._count(pyramid[size]), counted, budget)
-        enough = next((size for size in reversed(sizes) if prod(grid(size)) >= budget), sizes[0])
         return [size for size in sizes if size <= max(wanted, enough)]
 
     def _count(self, picture: Tensor) -> int:

@@ -6,8 +6,8 @@ from qlip.files import sha256
 
 FOLDER = Path(__file__).parent
 SHA256 = {  # of model.safetensors
-    "pocket-clip": "8edf6482deb4e72e0da77f003aea6cdcd6af0bb3f46105721448193f96eadab6",
-    "pocket-llava": "5f359455c2839b27b8739e5d4c863ec85ce6e7359c727b2edb4903998dd16589",
+    "pocket-clip": "c75da8a42cf3d51dd49c23dab86c9020aa257cf890a6b67cd7a3d77bef582c47",
+    "pocket-llava": "2631690776261632affb2d29b0c99c8dd0b021f5429093ebb505b1470f758f0c",
     "pocket-qwen": "02c1f99ef6e86d9d2c91331bf516679c9e64ad93d7496bbd76faf13d44f09ca5",
 }
 

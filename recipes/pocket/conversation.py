@@ -1,7 +1,7 @@
 """What a reader learns from: conversations about scenes, token by token, and the losses of its language model on them."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from random import Random
 from typing import Any
 
@@ -23,7 +23,7 @@ from qlip.data.language import (
 from qlip.data.scenes import COLOURS
 
 IGNORED = -100
-HINTS = {"colour": len(COLOURS) + 1, "place": 5, "agrees": 2}  # classes of each
+HINTS = {"colour": len(COLOURS) + 1, "place": 5, "asked": len(COLOURS), "agrees": 2}  # classes of each
 
 
 @dataclass(frozen=True)
@@ -35,20 +35,22 @@ class Conversation:
         answer: Tokens of the answers.
         colour: At the word for a shape in a question, the colour of that shape in the image; 0 if the shape is not there.
         place: At the same words, the quarter of the image in which the shape lies; 0 if it is not there.
-        agrees: At those of questions about presence, 1 if the shape has the colour that is asked for, else 0.
+        asked: At those of questions about presence, the colour that is asked for.
+        agrees: There too, 1 if the shape has the colour that is asked for, else 0.
     """
 
     ids: list[int]
     answer: list[int]
     colour: list[int]
     place: list[int]
+    asked: list[int]
     agrees: list[int]
 
     def say(self, ids: list[int], *, by_model: bool = False) -> None:
         """Add tokens; those that the model says are to be learned."""
         self.ids.extend(ids)
         self.answer.extend(ids if by_model else [IGNORED] * len(ids))
-        for hints in (self.colour, self.place, self.agrees):
+        for hints in (self.colour, self.place, self.asked, self.agrees):
             hints.extend([IGNORED] * len(ids))
 
 
@@ -70,7 +72,7 @@ class Chat:
 
     def begin(self, before: str, placeholders: Sequence[int], after: str = "") -> Conversation:
         """Begin a conversation with an image between two texts."""
-        conversation = Conversation(*([] for _ in range(5)))
+        conversation = Conversation(*([] for _ in fields(Conversation)))
         for ids in (self.tokens(before), list(placeholders), self.tokens(after)):
             conversation.say(ids)
         return conversation
@@ -85,6 +87,8 @@ class Chat:
             conversation.colour[at] = 1 + list(COLOURS).index(thing.colour) if thing else 0
             conversation.place[at] = 1 + 2 * (thing.y >= 0.5) + (thing.x >= 0.5) if thing else 0
             if answer in ("yes", "no"):
+                (colour,) = self.tokenizer.convert_ids_to_tokens(conversation.ids[at - 1 : at])
+                conversation.asked[at] = list(COLOURS).index(colour)
                 conversation.agrees[at] = int(answer == "yes")
             conversation.say([*self.tokens(answer), self.end], by_model=True)
 
@@ -118,9 +122,9 @@ def pad(rows: Sequence[list[int]], fill: int) -> Tensor:
     return nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=fill)
 
 
-def make_hints(width: int) -> nn.ModuleDict:
-    """Make linear classifiers that tell, where a shape is named, its colour, its place and whether it is as asked."""
-    return nn.ModuleDict({name: nn.Linear(width, classes) for name, classes in HINTS.items()})
+def make_hints(width: int, names: Iterable[str]) -> nn.ModuleDict:
+    """Make linear classifiers that tell, where a shape is named, some of `HINTS`: see `Conversation`."""
+    return nn.ModuleDict({name: nn.Linear(width, HINTS[name]) for name in names})
 
 
 def language_losses(

@@ -62,7 +62,7 @@ class PocketQwen(PocketRun):
         self.qwen = make_qwen()
         start_tower(self.qwen.model.visual, tower)
         self.shape, self.colour = (nn.Parameter(torch.zeros(1 + len(words))) for words in (SHAPES, COLOURS))
-        self.hints = make_hints(WIDTH)
+        self.hints = make_hints(WIDTH, HINT_LAYERS)
         self.row_column, self.height_width = nn.Linear(WIDTH, 2), nn.Linear(WIDTH, 2)
         tokenizer = qwen_tokenizer()
         self.chat = Chat(

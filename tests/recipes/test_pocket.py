@@ -67,7 +67,7 @@ def test_a_conversation_asks_for_the_answers_and_hints_at_the_right_words() -> N
         scene = things(drawn, i)
         conversation, asked = reader.converse(scene, 64, Random(i)), list(questions(scene, Random(i), 3))
         assert conversation.ids.count(IMAGE_ID) == 64
-        rows = (conversation.ids, conversation.answer, conversation.colour, conversation.place)
+        rows = vars(conversation).values()
         assert len({len(row) for row in rows}) == 1
         said = tokens.decode([token for token in conversation.answer if token != IGNORED])
         assert said.count("</s>") == 3
@@ -77,6 +77,11 @@ def test_a_conversation_asks_for_the_answers_and_hints_at_the_right_words() -> N
                 thing = next((thing for thing in scene if thing.shape == shape), None)
                 assert colour == (1 + list(COLOURS).index(thing.colour) if thing else 0)
         assert len(asked) == 3
+        for at, (colour, agrees) in enumerate(zip(conversation.asked, conversation.agrees, strict=True)):
+            if colour != IGNORED:
+                named, shape = tokens.convert_ids_to_tokens(conversation.ids[at - 1 : at + 1])
+                assert named == list(COLOURS)[colour]
+                assert agrees == any((thing.colour, thing.shape) == (named, shape) for thing in scene)
 
 
 @pytest.mark.parametrize("kind", ["clip", "reader"])
