@@ -18,6 +18,7 @@ import torch
 from _report import table, write_section
 from numpy.typing import NDArray
 from torch import Generator
+from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 import qlip
 from qlip.data.backgrounds import TEST, cut_backgrounds
@@ -25,6 +26,7 @@ from qlip.data.language import ASK_WORD, NEGATIVES, absent, ask_colour, ask_heig
 from qlip.data.scenes import Scenes, draw_scenes
 from qlip.evaluation.statistics import estimate
 from qlip.images.read import read_image
+from qlip.shipped import shipped
 
 SEED = 50_000  # far from the seeds of training, of the checks and of the benchmarks
 SCENES = 200  # of each shape, half of them over photographs
@@ -51,6 +53,12 @@ VIEWS = (
     *(View(f"112 x 112, {budget} tokens", options={"max_tokens": budget}) for budget in (48, 32)),
     *(View(f"224 x 224, alpha {alpha}", 224, 224, {"alpha": alpha}) for alpha in (0.1, 0.6, 1.2)),
 )
+
+
+def load(folder: Path | str) -> tuple[Any, Any]:
+    """A stock LLaVA in a folder, converted, and its processor."""
+    model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    return qlip.convert(model.eval(), AutoProcessor.from_pretrained(folder))
 
 
 def scenes_of(height: int, width: int) -> Scenes:
@@ -103,7 +111,7 @@ def main() -> None:
     parser = ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("narrow", help="folder of the narrower pocket-llava")
     names = {"narrow": parser.parse_args().narrow, "wide": "pocket-llava"}
-    readers = {name: qlip.from_pretrained(source, dtype="float32") for name, source in names.items()}
+    readers = {name: load(shipped(source)) for name, source in names.items()}
     drawn = np.random.default_rng(0).integers(0, SCENES, (RESAMPLES, SCENES))
     rows, reference = [], {}
     for view in VIEWS:

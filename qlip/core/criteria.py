@@ -97,12 +97,19 @@ def _across_and_down(images: Tensor) -> Tensor:
 
 
 def _blur(images: Tensor, sigma: float) -> Tensor:
-    """Blur images by a Gaussian that is cut off at three sigma; the border is repeated. torchvision's reflects, and needs room for it."""
-    reach, channels = math.ceil(3 * sigma), images.shape[1]
-    steps = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
-    kernel = torch.softmax(-(steps**2) / (2 * sigma**2), 0).expand(channels, 1, 1, -1)
-    across = F.conv2d(F.pad(images, (reach, reach, 0, 0), mode="replicate"), kernel, groups=channels)
-    return F.conv2d(F.pad(across, (0, 0, reach, reach), mode="replicate"), kernel.mT, groups=channels)
+    """Blur images by a Gaussian that is cut off at three sigma; the border is repeated. torchvision's reflects, and needs room for it.
+
+    Shifted images are added up, which on a CPU takes less than half as long as a convolution of one channel by itself.
+    """
+    reach = math.ceil(3 * sigma)
+    steps = torch.arange(-reach, reach + 1, dtype=torch.float32)
+    first, *others = torch.softmax(-(steps**2) / (2 * sigma**2), 0).tolist()
+    for axis, around in ((3, (reach, reach, 0, 0)), (2, (0, 0, reach, reach))):
+        padded, length = F.pad(images, around, mode="replicate"), images.shape[axis]
+        images = padded.narrow(axis, 0, length) * first
+        for shift, weight in enumerate(others, start=1):
+            images.add_(padded.narrow(axis, shift, length), alpha=weight)
+    return images
 
 
 def _standing_out(images: Tensor, patch_size: int) -> Tensor:
