@@ -1,6 +1,6 @@
 """Is a larger language model more sensitive to how it is shown a picture? Two widths of pocket-llava over one tower (open question 3).
 
-python -m recipes.pocket train --out checkpoints/pocket-narrow --width 64
+python -m recipes.pocket train --out checkpoints/pocket-narrow --width 64 --reader.cycles='[700,500,500]'
 python benchmarks/reader_sizes.py checkpoints/pocket-narrow/pocket-llava      ten minutes on one core, writes a section of docs/evidence.md
 
 Both are asked about the same fresh scenes, first as they were trained, then larger, longer, and cut by a quadtree.
@@ -132,7 +132,7 @@ def main() -> None:
     write_section("reader_sizes", text, Path(__file__).parents[1] / "docs/evidence.md")
 
 
-TEXT = """Language models of {:.2f} and {:.2f} million parameters over the same tower, trained alike; {} scenes of each shape, half of them over photographs, four questions about each. Points lost
+TEXT = """Language models of {:.2f} and {:.2f} million parameters over the same tower, trained on the same scenes; {} scenes of each shape, half of them over photographs, four questions about each. Points lost
 against scenes as both were trained; intervals are 95 %, by scenes, and in the last column of one reader less the other on the same questions.
 
 {}"""
