@@ -1,6 +1,6 @@
-"""What a budget costs while a picture is prepared: one tree by alpha, one that is pruned, and one at the size at which alpha fits.
+"""What a budget and a criterion cost while a picture is prepared.
 
-Run as ``python benchmarks/fits.py``.
+A budget: one tree by alpha, one that is pruned, and one at the size at which alpha fits. A criterion: a tree by each. Run as ``python benchmarks/fits.py``.
 """
 
 import argparse
@@ -8,15 +8,17 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
-from _report import machine, summarise, table, write_section
+from _report import PHOTOGRAPHS, machine, milliseconds, photograph, summarise, table, write_section
 from preprocess import each, least, small_files
 
 from qlip import QlipImageProcessor, Quadtree
+from qlip.core.criteria import CRITERIA
 from qlip.images.read import to_pixels
 
 SIZES = {"336": 336, "672": 672, "1344": 1344, "their own": None}
 BUDGETS = (64, 288, 576)
 ALPHA = 0.3
+EDGES = (336, 672, 1344)  # pixels of the squares that criteria are timed on
 
 
 def row(name: str, budget: int, pictures: Sequence[torch.Tensor], repeats: int) -> list[str]:
@@ -35,6 +37,21 @@ def row(name: str, budget: int, pictures: Sequence[torch.Tensor], repeats: int) 
     return made
 
 
+def by_criterion(repeats: int) -> list[list[str]]:
+    """A row for each criterion that looks at a picture: milliseconds of a tree by alpha at three sizes, mean over photographs."""
+    took = {}
+    for edge in EDGES:
+        pictures = [photograph(name, edge, edge)[None] for name in PHOTOGRAPHS]
+        for name in CRITERIA.keys() - {"random", "uniform"}:
+            tree = Quadtree(ALPHA, name)
+            took[name, edge] = sum(milliseconds(partial(tree.batch, picture), repeats) for picture in pictures)
+    return [
+        [f"`{name}`", *(f"{took[name, edge] / len(PHOTOGRAPHS):.1f}" for edge in EDGES)]
+        for name in CRITERIA
+        if (name, EDGES[0]) in took
+    ]
+
+
 def main() -> None:
     """Measure everything and write the section."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -44,7 +61,9 @@ def main() -> None:
     pictures = [to_pixels(data) for data in small_files()]
     rows = [row(name, budget, pictures, repeats) for name in SIZES for budget in BUDGETS]
     header = ["shortest edge", "budget", "by alpha, ms", "prune, ms", "ratio", "scale, ms", "ratio"]
-    write_section("fits", TEXT.format(machine(), ALPHA, table(header, rows)))
+    edges = ["criterion", *(f"{edge} x {edge}, ms" for edge in EDGES)]
+    criteria = table(edges, by_criterion(repeats))
+    write_section("fits", TEXT.format(machine(), ALPHA, table(header, rows), len(PHOTOGRAPHS), criteria))
     ratios = sorted(float(row[-1][:-1]) for row in rows)
     summarise(
         (
@@ -57,13 +76,17 @@ def main() -> None:
     )
 
 
-TEXT = """## Budgets
+TEXT = """## Budgets and criteria
 
 `python benchmarks/fits.py` ({}; one thread, processor time, least of several turns)
 
 Milliseconds a picture, from decoded pixels to the leaves, mean over scikit-image's photographs: a tree by alpha {}, without a budget; a budget by
 `fit="prune"`, which builds one tree at the same size; and by `fit="scale"`, which counts the leaves of a pyramid of smaller pictures, and builds the tree at the size at which
 they fit. Wanted: at most 2x.
+
+{}
+
+The tree alone, by alpha, mean over {} photographs:
 
 {}
 """

@@ -1,6 +1,6 @@
 """Does training the coordinate MLP buy anything? One factor at a time round a base, on the pocket pair.
 
-python benchmarks/training_study.py      writes docs/training-study.md's table and three figures; 45 minutes on one core, can be stopped
+python benchmarks/training_study.py      writes docs/training-study.md's table and three figures; about an hour on one core, can be stopped
 
 Each variant is fitted to pocket-clip and measured on scenes that it was not trained on: R, off-grid error, interpolation bias, cos [CLS] at
 four sizes, and the answers of pocket-llava. What is measured is kept in results/training-study/.

@@ -39,9 +39,14 @@ class Claim:
 
     def verdict(self, difference: Estimate) -> str:
         """``holds`` or ``fails`` if the whole interval says so, else ``open``."""
-        if difference.low > -self.margin:
-            return "holds"
-        return "fails" if difference.high < -self.margin else "open"
+        return judge(difference, self.margin)
+
+
+def judge(difference: Estimate, margin: float = 0.0) -> str:
+    """``holds`` or ``fails`` if the whole interval says that one is better than another less a margin, or is not; else ``open``."""
+    if difference.low > -margin:
+        return "holds"
+    return "fails" if difference.high < -margin else "open"
 
 
 CLAIMS = (
@@ -119,18 +124,17 @@ class BiasClaim:
         if size is None:
             return None
         mine, theirs = ours[size], other[size]
+        values: tuple[float | None, float | None] = mine.cosine, theirs.cosine
+        each, better = (mine.cosines, theirs.cosines), 1
         if self.lower:
-            values, each = (mine.interpolation_bias, theirs.interpolation_bias), "interpolation_biases"
-        else:
-            values, each = (mine.cosine, theirs.cosine), "cosines"
-        gain = np.subtract(getattr(mine, each), getattr(theirs, each)) * (-1 if self.lower else 1)
+            values = mine.interpolation_bias, theirs.interpolation_bias
+            each, better = (mine.interpolation_biases, theirs.interpolation_biases), -1
         measured = f"{self.text}: at {size} px {values[0]:.3f}, against {values[1]:.3f}"
-        if not len(gain):
+        if not each[0] or len(each[0]) != len(each[1]):
             return measured, "open, for its pictures were not kept apart"
-        samples = draw_counts(("",) * len(gain)) @ gain / len(gain)
-        gap = estimate(gain.mean(), samples)
-        text = f"{measured}; better by {gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
-        return text, Claim("", {}, {}).verdict(gap)
+        gain = better * np.subtract(*each)
+        gap = estimate(gain.mean(), draw_counts(("",) * len(gain)) @ gain / len(gain))
+        return f"{measured}; better by {gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]", judge(gap)
 
 
 BIAS_CLAIMS = (

@@ -62,6 +62,8 @@ def test_claims_about_biases_are_judged_by_pictures(root):
     assert claim_table([group], noisy).rows[2][-1] == "open"
     (before, *_) = claim_table([group], [replace(each, cosines=()) for each in noisy]).rows[2:]
     assert before[-1] == "open, for its pictures were not kept apart"
+    (other, *_) = claim_table([group], [noisy[0], replace(noisy[1], cosines=(0.9,))]).rows[2:]  # of other pictures
+    assert other[-1] == before[-1]
     zero = [point(336, False, 0.5, position="zero"), point(336, True, 0.6, position="zero")]
     (row,) = claim_table([group], zero).rows[2:]
     assert "mesoscopic" in row[0]
