@@ -4,6 +4,7 @@ Run as ``python benchmarks/preprocess.py``.
 """
 
 import argparse
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -20,7 +21,6 @@ from transformers import CLIPImageProcessor
 from qlip import PatchBatch, QlipImageProcessor, Quadtree
 from qlip.data.sources import find_pictures
 from qlip.images.read import read_image, to_pixels
-from qlip.images.resize import normalise
 from qlip.images.worker import keep_memory
 
 SETTINGS = {
@@ -31,7 +31,7 @@ SETTINGS = {
     "1344 px, alpha 0.1": QlipImageProcessor(1344, quadtree=Quadtree(0.1)),
     "560 px, random 0.1 (training)": QlipImageProcessor(560, quadtree=Quadtree(0.1, "random")),
 }
-PARTS = ("decoding", "resizing", "normalising", "quadtree", "resampling")
+PARTS = ("decoding", "resizing", "quadtree", "resampling")
 WANTED = 15  # per cent for the quadtree
 
 
@@ -61,16 +61,11 @@ def parts(data: bytes, processor: QlipImageProcessor, repeats: int) -> list[floa
     """Milliseconds of each of `PARTS`, one after the other on what the one before made, and of all of them in one call."""
     tree, picture = processor.quadtree, to_pixels(data)
 
-    def resize() -> torch.Tensor:
-        return processor.fitted(picture)._view(picture)
-
-    view = resize()
-    image = normalise(view, processor.mean, processor.std)
+    image = processor.seen(picture)
     leaves = tree.batch(image[None])[0]
     steps: list[Callable[[], object]] = [
         lambda: to_pixels(data),
-        resize,
-        lambda: normalise(view, processor.mean, processor.std),
+        lambda: processor.seen(picture),
         lambda: tree.batch(image[None]),
         lambda: PatchBatch.from_image(image, leaves),
         lambda: processor(data),
@@ -164,6 +159,20 @@ def peaks() -> list[list[str]]:
     return rows
 
 
+def at_its_own_size(repeats: int) -> float:
+    """Milliseconds from the decoded pixels of 100 million to patches, scaled down to what is taken at most."""
+    torch.set_num_threads(1)
+    picture, processor = to_pixels(large_file(LARGE[1])), QlipImageProcessor(None, quadtree=Quadtree(0.3))
+    return least({"whole": partial(processor, picture)}, repeats)["whole"]
+
+
+def with_pages(huge: bool, repeats: int) -> float:
+    """The same in a process of its own, whose torch asks the system for large pages or does not."""
+    os.environ["THP_MEM_ALLOC_ENABLE"] = str(int(huge))  # read by torch when it starts
+    with ProcessPoolExecutor(1, get_context("spawn")) as new:
+        return new.submit(at_its_own_size, repeats).result()
+
+
 def synchronised(function: Callable[[], object], repeats: int) -> float:
     """Milliseconds of a call, until the GPU is done with it."""
     return 1000 * seconds(lambda: (function(), torch.cuda.synchronize()), "cuda", repeats)
@@ -196,6 +205,7 @@ def main() -> None:
     rows = in_a_worker(repeats)
     over = [row[0] for row in rows if float(row[-2].split("(")[1].split()[0]) > WANTED]
     memory, default, alone = peaks(), against_stock(repeats), batches(repeats)
+    largest = [with_pages(huge, repeats) for huge in (True, False)][::-1]  # leaves the system's own in force
     keep_memory()
     kept, together = against_stock(repeats), batches(repeats)
     verdict = f"above it: {'; '.join(over)}" if over else "no row is above it"
@@ -209,7 +219,7 @@ def main() -> None:
     sections = [
         table(header, rows), WANTED, verdict, table(sides, both),
         table(["memory", "1", "8", "32"], [["by default", *alone], ["kept", *together]]),
-        table(["pixels", "ours", "theirs", "ratio"], memory), on_a_gpu(repeats),
+        table(["pixels", "ours", "theirs", "ratio"], memory), *(f"{ms:.0f}" for ms in largest), on_a_gpu(repeats),
     ]  # fmt: skip
     write_section("preprocess", TEXT.format(machine(), *sections))
     summarise(
@@ -233,6 +243,13 @@ def main() -> None:
             )
             for row in memory
         ),
+        (
+            "100 million px at its own size, after decoding",
+            f"{largest[0]:.0f} ms",
+            "500 ms",
+            f"{largest[0] / 500:.2f}x",
+            "1x",
+        ),
     )
 
 
@@ -242,12 +259,11 @@ TEXT = """## Preprocessing
 
 Images a second on one core, from the bytes of a JPEG file (quality 90) to a `PatchBatch`, mean time over the photographs that
 scikit-image ships (300 to 1400 pixels), and milliseconds of each part measured by itself. Resizing includes the crop to whole
-patches; resampling is the cutting and scaling of the leaves.
+patches; resampling is the cutting and scaling of the leaves. Quadtree and resampling each normalise the pixels that they read.
 
 {}
 
-Wanted for the quadtree: at most {} %; {}. With the rest at about half of what
-it took with PIL, its share is larger than it was.
+Wanted for the quadtree: at most {} %; {}.
 
 The same files, and one of 12 million pixels that is a photograph scaled up, against Hugging Face's default processor for CLIP on
 torchvision at the same output size, which cuts nothing: milliseconds an image with alpha 0.3, least of several turns. Its pixels
@@ -264,6 +280,9 @@ your own, `DataLoader(..., worker_init_fn=keep_memory)`.
 Megabytes that one file adds at the peak at 672 pixels. Wanted: a third of theirs.
 
 {}
+
+The larger one at its own size, which is scaled down to the 16.8 million pixels that are taken at most, takes {} ms from decoded pixels to patches. Wanted: 500. With
+`THP_MEM_ALLOC_ENABLE=1` in the environment, by which torch asks Linux for large pages, it takes {} ms.
 
 On a GPU, a batch of 32 images of 672 x 672 pixels, cut together, milliseconds an image. Wanted: 0.3.
 

@@ -14,11 +14,13 @@ any function of square blocks, ``(..., C, S, S) -> (...)``; `blockwise` applies 
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from qlip.core.normalised import Normalised, band_rows
 from qlip.core.resample import resample
 from qlip.core.rules import shown, suggestion
 
@@ -26,6 +28,7 @@ Criterion = Callable[[Tensor, int, int], list[Tensor]]
 BlockScore = Callable[[Tensor], Tensor]
 
 SIGMA = 2.0  # pixels, of `blurred`
+REACH = math.ceil(3 * SIGMA)  # pixels, at which its Gaussian is cut off
 AROUND = 9  # patches on a side of the surroundings of `contrast`; two to six objects of the pocket world
 FLOOR = 0.05  # on the normalised image, of `contrast`: what is fainter than this does not stand out even from nothing
 
@@ -96,15 +99,14 @@ def _across_and_down(images: Tensor) -> Tensor:
     return across.abs_().add_(down.abs_())
 
 
-def _blur(images: Tensor, sigma: float) -> Tensor:
-    """Blur images by a Gaussian that is cut off at three sigma; the border is repeated. torchvision's reflects, and needs room for it.
+def _blur(images: Tensor) -> Tensor:
+    """Blur images by a Gaussian of `SIGMA` that is cut off at three of it; the border is repeated. torchvision's reflects, and needs room for it.
 
     Shifted images are added up, which on a CPU takes less than half as long as a convolution of one channel by itself.
     """
-    reach = math.ceil(3 * sigma)
-    steps = torch.arange(-reach, reach + 1, dtype=torch.float32)
-    first, *others = torch.softmax(-(steps**2) / (2 * sigma**2), 0).tolist()
-    for axis, around in ((3, (reach, reach, 0, 0)), (2, (0, 0, reach, reach))):
+    steps = torch.arange(-REACH, REACH + 1, dtype=torch.float32)
+    first, *others = torch.softmax(-(steps**2) / (2 * SIGMA**2), 0).tolist()
+    for axis, around in ((3, (REACH, REACH, 0, 0)), (2, (0, 0, REACH, REACH))):
         padded, length = F.pad(images, around, mode="replicate"), images.shape[axis]
         images = padded.narrow(axis, 0, length) * first
         for shift, weight in enumerate(others, start=1):
@@ -218,13 +220,36 @@ CRITERIA: dict[str, Criterion] = {
 }
 
 
-# Criteria that sum up patches first, and then look at blocks of them: ``(images, patch_size) -> (B, 2 h, 2 w)``. Those that look
-# around see the whole image, not the blocks alone.
-SUMMARIES: dict[str, Callable[[Tensor, int], Tensor]] = {
-    "derivative": lambda images, patch_size: _summary(_diagonal(images), patch_size),
-    "gradient": lambda images, patch_size: _summary(_across_and_down(images), patch_size),
-    "blurred": lambda images, patch_size: _summary(_diagonal(_blur(images, SIGMA)), patch_size),
-    "contrast": _standing_out,
+class Summary(NamedTuple):
+    """How a criterion sums up patches before it looks at blocks of them.
+
+    Attributes:
+        of: ``(images (B, C, H, W), patch_size) -> (B, 2 h, 2 w)``, see `largest`.
+        pixels, patches: How far around a patch it looks: so many patches, and so many pixels more.
+    """
+
+    of: Callable[[Tensor, int], Tensor]
+    pixels: int = 1
+    patches: int = 0
+
+    def __call__(self, images: Tensor | Normalised, patch_size: int) -> Tensor:
+        """The summary of images, made a band of rows at a time; those that look around see the image, not the blocks alone."""
+        h = images.shape[2] // patch_size
+        around = self.patches + -(-self.pixels // patch_size)
+        rows, parts = max(band_rows(images, patch_size), 4 * around), []
+        for first in range(0, h, rows):
+            last = min(first + rows, h)
+            top, bottom = max(first - around, 0), min(last + around, h)
+            seen = self.of(images[:, :, top * patch_size : bottom * patch_size].float(), patch_size)
+            parts.append(seen[:, 2 * (first - top) : 2 * (last - top)])
+        return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+
+
+SUMMARIES = {
+    "derivative": Summary(lambda images, patch_size: _summary(_diagonal(images), patch_size)),
+    "gradient": Summary(lambda images, patch_size: _summary(_across_and_down(images), patch_size)),
+    "blurred": Summary(lambda images, patch_size: _summary(_diagonal(_blur(images)), patch_size), pixels=REACH + 1),
+    "contrast": Summary(_standing_out, patches=AROUND // 2),
 }
 
 

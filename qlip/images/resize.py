@@ -1,4 +1,4 @@
-"""Scaling, cutting and normalising pictures ``(3, H, W)`` uint8, channels last in memory, as `qlip.images.read.to_pixels` reads them.
+"""Scaling and cutting pictures ``(3, H, W)`` uint8, channels last in memory, as `qlip.images.read.to_pixels` reads them.
 
 It is the arithmetic of transformers' processors on torchvision, to the last digit.
 """
@@ -56,9 +56,3 @@ def pad_to_square(pixels: Tensor, mean: tuple[float, ...]) -> Tensor:
     top, left = (side - height) // 2, (side - width) // 2
     square[:, top : top + height, left : left + width] = pixels
     return square
-
-
-def normalise(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """A picture as float32, contiguous, scaled to [0, 1], mean subtracted and divided by std."""
-    shift, scale = (torch.tensor(values).view(3, 1, 1) * 255 for values in (mean, std))
-    return pixels.to(torch.float32, memory_format=torch.contiguous_format).sub_(shift).div_(scale)

@@ -158,7 +158,7 @@ def faults() -> int:
     taken = 0
     for _ in range(4):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        QlipImageProcessor(336, quadtree=Quadtree(0.3))([PICTURE] * 8)
+        QlipImageProcessor(672, quadtree=Quadtree(0.3))([PICTURE] * 8)
         taken = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
     return taken
 
