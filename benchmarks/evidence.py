@@ -18,7 +18,7 @@ from qlip.core.criteria import CRITERIA
 from qlip.data.backgrounds import TEST
 from qlip.evaluation.bias_points import BIAS, read_points
 from qlip.evaluation.config import SweepConfig
-from qlip.evaluation.report.claims import TREE, claim_table, find_run
+from qlip.evaluation.report.claims import TREE, bias_claim_table, claim_table, find_run
 from qlip.evaluation.report.tables import delta, number
 from qlip.evaluation.results import Group, Result, find_results, group_results
 from qlip.evaluation.run.sweep import run_sweep
@@ -157,7 +157,8 @@ def main() -> None:
     run_sweep(SweepConfig(sweep=FOLDER / "sweeps/evidence.yaml", out=RESULTS))
     groups = group_results(find_results(RESULTS))
     points = [point for path in sorted(RESULTS.rglob(BIAS)) for point in read_points(path)]
-    _report.write_section("claims", claim_table(groups, points).markdown(), PAGE)
+    claims = f"{claim_table(groups).markdown()}\n\n{bias_claim_table(points).markdown()}"
+    _report.write_section("claims", claims, PAGE)
     vstar = [group for group in groups if group.benchmark.name in PANELS][::-1]  # drawn first
     _report.write_section("criteria", criteria_section(vstar), PAGE)
     draw(vstar).savefig(FIGURE, dpi=130)

@@ -89,8 +89,8 @@ CLAIMS = (
         TREE | {"max_tokens": 100, "criterion": "uniform"},
     ),
     Claim(
-        "The criterion contrast is better than derivative, 100 tokens each (ours)",
-        TREE | {"max_tokens": 100, "criterion": "contrast"},
+        "The criterion blurred is better than derivative, 100 tokens each (ours)",
+        TREE | {"max_tokens": 100, "criterion": "blurred"},
         TREE | {"max_tokens": 100},
     ),
     Claim(
@@ -117,8 +117,8 @@ class BiasClaim:
     other: Mapping[str, object]
     lower: bool = False
 
-    def said(self, points: Sequence[BiasPoint]) -> tuple[str, str] | None:
-        """The claim with its numbers, and the verdict, by pictures; None if it was not measured."""
+    def row(self, points: Sequence[BiasPoint]) -> list[str] | None:
+        """A row of `bias_claim_table`, judged by pictures; None if it was not measured."""
         ours, other = ({p.size: p for p in points if asdict(p).items() >= f.items()} for f in (self.ours, self.other))
         size = max(ours.keys() & other.keys(), default=None)
         if size is None:
@@ -129,12 +129,12 @@ class BiasClaim:
         if self.lower:
             values = mine.interpolation_bias, theirs.interpolation_bias
             each, better = (mine.interpolation_biases, theirs.interpolation_biases), -1
-        measured = f"{self.text}: at {size} px {values[0]:.3f}, against {values[1]:.3f}"
+        measured = [str(size), f"{values[0]:.3f}", f"{values[1]:.3f}"]
         if not each[0] or len(each[0]) != len(each[1]):
-            return measured, "open, for its pictures were not kept apart"
+            return [self.text, "open, for its pictures were not kept apart", *measured, ""]
         gain = better * np.subtract(*each)
         gap = estimate(gain.mean(), draw_counts(("",) * len(gain)) @ gain / len(gain))
-        return f"{measured}; better by {gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]", judge(gap)
+        return [self.text, judge(gap), *measured, f"{gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"]
 
 
 BIAS_CLAIMS = (
@@ -175,14 +175,8 @@ def difference(group: Group, claim: Claim) -> Estimate | None:
     return compare(group.benchmark, ours.records, other.records)[group.benchmark.primary]
 
 
-def claim_table(groups: Sequence[Group], drift: Sequence[BiasPoint] = (), name: str = "claims") -> Table:
-    """Every claim that the runs can test: its difference on each benchmark, and the verdict on each.
-
-    Args:
-        groups: The runs, of one model.
-        drift: The points of one figure 4, if it was measured.
-        name: Name of the table.
-    """
+def claim_table(groups: Sequence[Group], name: str = "claims") -> Table:
+    """Every claim that the runs, of one model, can test: its difference on each benchmark, and the verdict on each."""
     names = [group.benchmark.name for group in groups]
     rows = []
     for claim in CLAIMS:
@@ -190,12 +184,16 @@ def claim_table(groups: Sequence[Group], drift: Sequence[BiasPoint] = (), name: 
         said = {name: claim.verdict(gap) for name, gap in zip(names, found, strict=True) if gap is not None}
         if said:
             cells = ["" if gap is None else delta(gap) for gap in found]
-            rows.append([claim.text, *cells, _in_short(said)])
-    if rows:  # by themselves those points are figure 4
-        told = (claim.said(drift) for claim in BIAS_CLAIMS)
-        rows += [[found[0], *([""] * len(names)), found[1]] for found in told if found]
-    header = ["claim", *(f"{group.benchmark.name}, {group.benchmark.primary}" for group in groups), "verdict"]
+            rows.append([claim.text, _in_short(said), *cells])
+    header = ["claim", "verdict", *(f"{group.benchmark.name}, {group.benchmark.primary}" for group in groups)]
     return Table(name, "Claims: differences in points, paired, with 95 % intervals", header, rows)
+
+
+def bias_claim_table(points: Sequence[BiasPoint], name: str = "bias claims") -> Table:
+    """Every claim that the points of one figure 4 can test: the cosine of [CLS], or the interpolation bias, on both sides."""
+    rows = [row for claim in BIAS_CLAIMS if (row := claim.row(points))]
+    header = ["claim", "verdict", "px", "measured", "against", "better by"]
+    return Table(name, "Claims about the encoder: by pictures, with 95 % intervals", header, rows)
 
 
 def _in_short(said: Mapping[str, str]) -> str:

@@ -124,9 +124,11 @@ def claim_sections(groups: Sequence[Group], biases: Sequence[Bias]) -> Iterator[
     drift = biases[0][1] if len(biases) == 1 else []
     for index, model in enumerate(sorted({group.model for group in groups})):
         ours = [group for group in groups if group.model == model]
-        table = claims.claim_table(ours, drift, f"claims{index}")
-        if table.rows:
-            yield Section(f"Claims: {model}", claims.METHOD, [(table.name, table)])
+        answers = claims.claim_table(ours, f"claims{index}")
+        encoder = claims.bias_claim_table(drift, f"bias_claims{index}")
+        if answers.rows:  # points of figure 4 by themselves are figure 4
+            tables = [table for table in (answers, encoder) if table.rows]
+            yield Section(f"Claims: {model}", claims.METHOD, [(table.name, table) for table in tables])
 
 
 def read_biases(root: Path) -> list[Bias]:
