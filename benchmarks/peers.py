@@ -40,7 +40,14 @@ from qlip.towers.packing import Packing
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ("vstar-pocket", "pope-pocket", "vstar-photo", "pope-photo")
 BUDGETS = (36, 64, 100)
-NAMES = {"quadtree": "quadtree", "uniform": "downscaling", "tome": "ToMe", "visionzip": "VisionZip"}
+TREES = {"quadtree": "derivative", "blurred": "blurred"}  # criteria
+NAMES = {
+    "quadtree": "quadtree",
+    "blurred": "quadtree, `blurred`",
+    "uniform": "downscaling",
+    "tome": "ToMe",
+    "visionzip": "VisionZip",
+}
 
 
 @dataclass(frozen=True)
@@ -163,7 +170,7 @@ class Reader:
         for tokens in BUDGETS:
             starts = (None, 576, 256) if tokens == 64 else (None,)
             peers = [Way(method, tokens, start) for method in ("tome", "visionzip") for start in starts]
-            equal_tokens.append([trees[tokens], scaled[tokens], *peers])
+            equal_tokens.append([trees[tokens], Way("blurred", tokens), scaled[tokens], *peers])
             half = tokens // 2
             peers = [Way("tome", half, self.start_for(tokens, half)), Way("visionzip", half, tokens)]
             equal_flops.append([trees[tokens], scaled[tokens], *peers])
@@ -193,8 +200,8 @@ class Reader:
         grid = cache(lambda start: self.embed(self.images(picture, size=size_for(self.images, start, *picture.size))))
         passed = cache(lambda start: self.passed(grid(start)))
         for way in ways:
-            if way.method == "quadtree":
-                leaves = self.embed(self.images(picture, criterion="derivative", max_tokens=way.tokens))
+            if way.method in TREES:
+                leaves = self.embed(self.images(picture, criterion=TREES[way.method], max_tokens=way.tokens))
                 states, counts = self.run(leaves, self.layers)[1:], self.constant(leaves)
             elif way.method == "uniform":
                 states, counts = self.run(grid(way.start), self.layers)[1:], self.constant(grid(way.start))

@@ -111,8 +111,10 @@ def variants() -> dict[str, Variant]:
         "free-gamma-1000": replace(free, factor="never projected, gamma 1000", gamma=1000.0),
         "steps-300": replace(base, factor="300 steps", steps=300),
         "steps-1000": replace(base, factor="1,000 steps", steps=1000),
+        "steps-3000": replace(base, factor="3,000 steps", steps=3000),
         "paper-300": replace(paper, factor="the paper, 300 steps", steps=300),
         "paper-1000": replace(paper, factor="the paper, 1,000 steps", steps=1000),
+        "paper-3000": replace(paper, factor="the paper, 3,000 steps", steps=3000),
         "native": replace(base, factor="sizes native", shown="native"),
         "sigma-1": Variant("solved, sigma 1", steps=0, sigma=1.0),
         "sigma-2": Variant("solved, sigma 2", steps=0, sigma=2.0),
@@ -246,8 +248,9 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     out, scenes = options.out, None
-    for name in [name for name in variants() if not (out / f"{name}.json").is_file()]:
-        scenes = measure(name, options.clip, out, scenes)
+    for name in variants():
+        if not (out / f"{name}.json").is_file():
+            scenes = measure(name, options.clip, out, scenes)
     unasked = [name for name in variants() if not (out / f"{name}.answers.json").is_file()]
     reader = Reader(options.llava, BENCHMARKS, VIEWS, QUESTIONS) if unasked else None
     for name in unasked:
