@@ -34,8 +34,8 @@ class LinedImages(LeafImageProcessor):
         """The same where nothing merges."""
         return height * (width + 1)
 
-    def cut(self, settings: QlipImageProcessor, image: ImageLike) -> tuple[Normalised, Leaves]:
-        """The picture as the encoder sees it and its leaves, as many as fit the budget with the ends of their lines.
+    def cut(self, settings: QlipImageProcessor, image: ImageLike) -> tuple[Tensor | Normalised, Leaves]:
+        """The prepared picture ``(3, H, W)`` and its leaves, as many as fit the budget with the ends of their lines.
 
         A further split makes three leaves more and at most one line, so the count is at most 3 under the budget.
 
@@ -47,14 +47,14 @@ class LinedImages(LeafImageProcessor):
             return settings.cut(picture)
         for budget in (limit, max(limit // 2, 1)):  # half of it in leaves leaves room for as many lines
             fitted = settings.with_options(max_tokens=budget).fitted(picture)
-            seen = fitted.seen(picture)
-            leaves = _leaves_and_lines(fitted.tree_of(*picture.shape[1:]), seen, limit)
+            prepared = fitted.seen(picture).ready()
+            leaves = _leaves_and_lines(fitted.tree_of(*picture.shape[1:]), prepared, limit)
             if leaves is not None:
-                return seen, leaves
+                return prepared, leaves
         raise ValueError(f"max_tokens: got {limit}; takes at least 2, a leaf and the token after its line")
 
 
-def _leaves_and_lines(tree: Quadtree, image: Normalised, limit: int) -> Leaves | None:
+def _leaves_and_lines(tree: Quadtree, image: Tensor | Normalised, limit: int) -> Leaves | None:
     """The most leaves of an image that fit a budget with the ends of their lines; None if there are none.
 
     Splits are made in a fixed order, so fewer leaves have no more lines: those whose ends fit too are an interval.

@@ -192,19 +192,22 @@ class QlipImageProcessor:
         each = zip(pictures, self.each(len(pictures), **options), strict=True)
         return [len(settings.cut(image)[1]) for image, settings in each]
 
-    def cut(self, image: ImageLike) -> tuple[Normalised, Leaves]:
-        """The image as `seen`, and its leaves. Raises as `fitted`."""
-        picture = to_pixels(image)
-        settings = self.fitted(picture)
-        height, width = picture.shape[1:]
-        seen = settings._seen(picture)
-        del picture  # the largest thing there is, if nobody else holds it
-        return seen, settings.tree_of(height, width).batch(seen[None])[0]
+    def cut(self, image: ImageLike) -> tuple[Tensor | Normalised, Leaves]:
+        """The prepared image ``(3, H, W)`` and its leaves; a large one becomes floats where it is read. Raises as `fitted`."""
+        return self._cut(to_pixels(image))[1:]
 
     def view_and_leaves(self, image: ImageLike) -> tuple[Image.Image, Leaves]:
         """The part of the picture that the encoder sees, see `view`, and its leaves. Raises as `fitted`."""
-        seen, leaves = self.cut(image)
+        seen, _, leaves = self._cut(to_pixels(image))
         return to_rgb(seen.pixels), leaves
+
+    def _cut(self, picture: Tensor) -> tuple[Normalised, Tensor | Normalised, Leaves]:
+        """What the encoder sees of a picture, the same prepared, and its leaves."""
+        settings = self.fitted(picture)
+        seen, tree = settings._seen(picture), settings.tree_of(*picture.shape[1:])
+        del picture  # the largest thing there is, if nobody else holds it
+        prepared = seen.ready()
+        return seen, prepared, tree.batch(prepared[None])[0]
 
     def prepare(self, image: ImageLike) -> Tensor:
         """Resize, crop and normalise: ``(3, H, W)`` float32, both sides whole patches. Raises as `fitted`."""

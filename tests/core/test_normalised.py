@@ -115,3 +115,10 @@ def test_a_band_holds_as_many_rows_as_memory_says():
     )  # all of them where there is no cache to keep to
     assert band_rows(torch.empty(3, 1400, 1000), 14) == BAND // (3 * 1000 * 14)
     assert band_rows(torch.empty(3, 14, 10**6), 14) == 1
+
+
+def test_small_pictures_are_made_floats_once(monkeypatch):
+    image = pictures(20, 30)[0]
+    assert torch.equal(image.ready(), image.float())
+    monkeypatch.setattr(normalised, "WHOLE", image.pixels.numel() - 1)
+    assert image.ready() is image
