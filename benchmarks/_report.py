@@ -12,9 +12,8 @@ from PIL import Image
 from torch import Tensor
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-from qlip.core.normalised import Normalised
 from qlip.images.read import to_pixels
-from qlip.images.resize import centre_crop
+from qlip.images.resize import centre_crop, normalise
 
 REPORT = Path(__file__).parents[1] / "docs" / "performance.md"
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")  # those that come inside scikit-image's wheel, in colour
@@ -25,8 +24,7 @@ def photograph(name: str, height: int, width: int) -> Tensor:
     image = Image.fromarray(getattr(skimage.data, name)())
     scale = max(height / image.height, width / image.width)
     image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
-    pixels = centre_crop(to_pixels(image), height, width)
-    return Normalised(pixels, tuple(OPENAI_CLIP_MEAN), tuple(OPENAI_CLIP_STD)).float()
+    return normalise(centre_crop(to_pixels(image), height, width), OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)
 
 
 def milliseconds(function: Callable[[], object], repeats: int) -> float:

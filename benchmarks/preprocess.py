@@ -21,6 +21,7 @@ from transformers import CLIPImageProcessor
 from qlip import PatchBatch, QlipImageProcessor, Quadtree
 from qlip.data.sources import find_pictures
 from qlip.images.read import read_image, to_pixels
+from qlip.images.resize import normalise
 from qlip.images.worker import keep_memory
 
 SETTINGS = {
@@ -61,13 +62,16 @@ def parts(data: bytes, processor: QlipImageProcessor, repeats: int) -> list[floa
     """Milliseconds of each of `PARTS`, one after the other on what the one before made, and of all of them in one call."""
     tree, picture = processor.quadtree, to_pixels(data)
 
-    seen = processor.seen(picture)
-    image = seen.float()
+    def resize() -> torch.Tensor:
+        return processor.fitted(picture)._view(picture)
+
+    view = resize()
+    image = normalise(view, processor.mean, processor.std)
     leaves = tree.batch(image[None])[0]
     steps: list[Callable[[], object]] = [
         lambda: to_pixels(data),
-        lambda: processor.seen(picture),
-        seen.float,
+        resize,
+        lambda: normalise(view, processor.mean, processor.std),
         lambda: tree.batch(image[None]),
         lambda: PatchBatch.from_image(image, leaves),
         lambda: processor(data),

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from qlip.core.normalised import Normalised, band_rows
+from qlip.core.bands import band_rows
 from qlip.core.resample import resample
 from qlip.core.rules import shown, suggestion
 
@@ -232,7 +232,7 @@ class Summary(NamedTuple):
     pixels: int = 1
     patches: int = 0
 
-    def __call__(self, images: Tensor | Normalised, patch_size: int) -> Tensor:
+    def __call__(self, images: Tensor, patch_size: int) -> Tensor:
         """The summary of images, made a band of rows at a time; those that look around see the image, not the blocks alone."""
         h = images.shape[2] // patch_size
         around = self.patches + -(-self.pixels // patch_size)

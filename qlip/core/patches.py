@@ -2,19 +2,17 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from qlip.core.normalised import Normalised, band_rows
 from qlip.core.quadtree import Leaves
 from qlip.core.resample import resample_matrix, resample_taps
 
 
-def patchify(image: Tensor | Normalised, leaves: Leaves) -> Tensor:
+def patchify(image: Tensor, leaves: Leaves) -> Tensor:
     """Cut an image ``(3, H, W)`` into its leaves, each resampled to a patch from its own pixels: ``(N, 3, p, p)``.
 
     Resampling is antialiased bilinear (docs/definitions.md). The result has the image's dtype.
@@ -30,8 +28,6 @@ def patchify(image: Tensor | Normalised, leaves: Leaves) -> Tensor:
             f"leaves: got a grid of {h} x {w} patches for an image of {height} x {width} pixels; "
             f"pass the leaves of this very image"
         )
-    if isinstance(image, Normalised):
-        return _by_bands(image, leaves, p)
     image = image.contiguous()
     patches = _cut(image, leaves.row, leaves.col, p)  # right where a leaf is one patch, overwritten where it is not
     size = 2
@@ -41,23 +37,6 @@ def patchify(image: Tensor | Normalised, leaves: Leaves) -> Tensor:
             merged = _merge(image.float(), leaves.row[here], leaves.col[here], size, p)
             patches.index_copy_(0, here, merged.to(image.dtype))
         size *= 2
-    return patches
-
-
-def _by_bands(image: Normalised, leaves: Leaves, patch_size: int) -> Tensor:
-    """The leaves of an image, cut a band of rows at a time; bands end where all leaves so far end, so that none lies across."""
-    patches = torch.empty(len(leaves), image.shape[0], patch_size, patch_size, device=image.device)
-    ends = (leaves.row + leaves.size).cummax(0).values
-    starts = leaves.row.flip(0).cummin(0).values.flip(0)
-    whole = (ends[:-1] <= starts[1:]).nonzero(as_tuple=True)[0] + 1
-    bands, rows = [(0, 0)], band_rows(image, patch_size)  # first leaf and first row of each
-    for first, top in zip(whole.tolist(), starts[whole].tolist(), strict=True):
-        if top - bands[-1][1] >= rows:
-            bands.append((first, top))
-    for (first, top), (last, bottom) in pairwise([*bands, (len(leaves), leaves.grid[0])]):
-        row, col, size = (values[first:last] for values in (leaves.row - top, leaves.col, leaves.size))
-        pixels = image[:, top * patch_size : bottom * patch_size].float()
-        patches[first:last] = patchify(pixels, Leaves(row, col, size, (bottom - top, leaves.grid[1])))
     return patches
 
 
@@ -151,7 +130,7 @@ class PatchBatch:
         )
 
     @classmethod
-    def from_image(cls, image: Tensor | Normalised, leaves: Leaves) -> "PatchBatch":
+    def from_image(cls, image: Tensor, leaves: Leaves) -> "PatchBatch":
         """The batch of one image ``(3, H, W)`` cut at ``leaves``."""
         return cls.from_patches(patchify(image, leaves), leaves)
 

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from qlip.core.criteria import SUMMARIES, BlockScore, get_criterion, largest
 from qlip.core.names import Cover
-from qlip.core.normalised import Normalised
 from qlip.core.roots import Roots
 from qlip.core.rules import check_fields
 from qlip.core.score_map import check_score_map, largest_inside
@@ -125,7 +124,7 @@ class Quadtree:
         if self.score is not None:
             object.__setattr__(self, "score", check_score_map(self.score))
 
-    def __call__(self, image: Tensor | Normalised) -> "Leaves | list[Leaves]":
+    def __call__(self, image: Tensor) -> "Leaves | list[Leaves]":
         """Leaves of an image ``(3, H, W)``, or a list of the leaves of each of a batch ``(B, 3, H, W)`` of one size.
 
         Raises:
@@ -134,7 +133,7 @@ class Quadtree:
         return self.batch(image[None])[0] if image.ndim == 3 else self.batch(image)
 
     @torch.no_grad()
-    def batch(self, images: Tensor | Normalised) -> list[Leaves]:
+    def batch(self, images: Tensor) -> list[Leaves]:
         """Leaves of each of a batch of images ``(B, C, H, W)`` of one size.
 
         Raises:
@@ -155,7 +154,7 @@ class Quadtree:
         return _collect(_leaf_levels(splits, roots), roots)
 
     @torch.no_grad()
-    def count(self, images: Tensor | Normalised) -> list[int]:
+    def count(self, images: Tensor) -> list[int]:
         """Number of leaves of each of a batch of images ``(B, C, H, W)`` by ``alpha``, without the leaves; a budget is left aside.
 
         Raises:
@@ -168,7 +167,7 @@ class Quadtree:
         splits = [(rank >= self.alpha).sum((1, 2)) for rank in self._ranks(images, roots)[-1]]
         return roots.num_leaves(torch.stack(splits).sum(0)).tolist()
 
-    def _ranks(self, images: Tensor | Normalised, roots: Roots) -> list[list[Tensor]]:
+    def _ranks(self, images: Tensor, roots: Roots) -> list[list[Tensor]]:
         """What decides which blocks split, level by level; the last weighs most: a block splits where it reaches ``alpha``."""
         scores = self._scores(images, roots)
         if any(score.isnan().any() for score in scores):
@@ -180,14 +179,14 @@ class Quadtree:
         paths = _path_minima(scores)
         return [scores, paths] if self.score is None else [scores, paths, self._map_scores(images, roots)]
 
-    def _scores(self, images: Tensor | Normalised, roots: Roots) -> list[Tensor]:
+    def _scores(self, images: Tensor, roots: Roots) -> list[Tensor]:
         """Scores of the blocks by the criterion; where it can, patches are summed up before the image grows to its roots."""
         if isinstance(self.criterion, str) and self.criterion in SUMMARIES:
             return largest(roots.crop(SUMMARIES[self.criterion](images, self.patch_size), 2), roots.level)
         pixels = roots.crop(images.float(), self.patch_size)
         return get_criterion(self.criterion)(pixels, self.patch_size, roots.level)
 
-    def _map_scores(self, images: Tensor | Normalised, roots: Roots) -> list[Tensor]:
+    def _map_scores(self, images: Tensor, roots: Roots) -> list[Tensor]:
         """Scores of the blocks by the map, the same for every image; never larger than their parents'."""
         assert self.score is not None
         edges = [[i / count for i in range(count + 1)] for count in (roots.h, roots.w)]
@@ -198,8 +197,8 @@ class Quadtree:
             scores.append(roots.force(values[:, 0], level))
         return _path_minima(scores)
 
-    def _grid_of(self, images: Tensor | Normalised) -> tuple[int, int]:
-        if images.ndim != 4 or not images.dtype.is_floating_point:
+    def _grid_of(self, images: Tensor) -> tuple[int, int]:
+        if images.ndim != 4 or not images.is_floating_point():
             raise ValueError(
                 f"image: got {images.dtype} of shape {tuple(images.shape)}; takes a normalised floating-point image "
                 f"(3, H, W) or batch (B, 3, H, W)"

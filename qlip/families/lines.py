@@ -5,13 +5,12 @@ from typing import Any
 
 from torch import Tensor
 
-from qlip.core.normalised import Normalised
 from qlip.core.quadtree import Leaves, OverBudgetError, Quadtree
 from qlip.families.image_processor import LeafImageProcessor
 from qlip.images.pixels import Pair, pack
 from qlip.images.processor import QlipImageProcessor
 from qlip.images.read import ImageLike, to_pixels
-from qlip.images.resize import resize
+from qlip.images.resize import normalise, resize
 
 
 def line_lengths(rows: Tensor) -> list[int]:
@@ -34,7 +33,7 @@ class LinedImages(LeafImageProcessor):
         """The same where nothing merges."""
         return height * (width + 1)
 
-    def cut(self, settings: QlipImageProcessor, image: ImageLike) -> tuple[Tensor | Normalised, Leaves]:
+    def cut(self, settings: QlipImageProcessor, image: ImageLike) -> tuple[Tensor, Leaves]:
         """The prepared picture ``(3, H, W)`` and its leaves, as many as fit the budget with the ends of their lines.
 
         A further split makes three leaves more and at most one line, so the count is at most 3 under the budget.
@@ -47,14 +46,14 @@ class LinedImages(LeafImageProcessor):
             return settings.cut(picture)
         for budget in (limit, max(limit // 2, 1)):  # half of it in leaves leaves room for as many lines
             fitted = settings.with_options(max_tokens=budget).fitted(picture)
-            prepared = fitted.seen(picture).ready()
+            prepared = fitted.prepare(picture)
             leaves = _leaves_and_lines(fitted.tree_of(*picture.shape[1:]), prepared, limit)
             if leaves is not None:
                 return prepared, leaves
         raise ValueError(f"max_tokens: got {limit}; takes at least 2, a leaf and the token after its line")
 
 
-def _leaves_and_lines(tree: Quadtree, image: Tensor | Normalised, limit: int) -> Leaves | None:
+def _leaves_and_lines(tree: Quadtree, image: Tensor, limit: int) -> Leaves | None:
     """The most leaves of an image that fit a budget with the ends of their lines; None if there are none.
 
     Splits are made in a fixed order, so fewer leaves have no more lines: those whose ends fit too are an interval.
@@ -95,7 +94,7 @@ class WholeAndTree(LinedImages):
         """The pair of the whole and the pair of the tree."""
         picture = to_pixels(image)
         small = resize(picture, self.side, self.side, settings.resample)
-        whole = Normalised(small, settings.mean, settings.std)
+        whole = normalise(small, settings.mean, settings.std)
         every = Quadtree(criterion="uniform", patch_size=settings.quadtree.patch_size)
         return [pack(whole, every.batch(whole[None])[0]), super().encode(settings, picture)]
 

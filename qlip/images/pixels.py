@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.utils.data._utils.collate import default_collate_fn_map
 
-from qlip.core.normalised import Normalised
 from qlip.core.patches import PatchBatch, patchify
 from qlip.core.quadtree import Leaves
 
@@ -106,7 +105,7 @@ default_collate_fn_map[PerImage] = lambda batch, **_: join(batch)  # torch's own
 PixelValues = PatchBatch | PerImage | Sequence[Pair | Sequence[Pair]]
 
 
-def pack(image: Tensor | Normalised, leaves: Leaves, unit: int = 1) -> Pair:
+def pack(image: Tensor, leaves: Leaves, unit: int = 1) -> Pair:
     """The pair of an image ``(3, H, W)`` cut at the ``unit x unit`` parts of its leaves."""
     return patchify(image, leaves.parts(unit)), leaves.geometry()
 

@@ -12,7 +12,6 @@ from torch import Tensor
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from qlip._version import __version__
-from qlip.core.normalised import Normalised
 from qlip.core.patches import PatchBatch
 from qlip.core.quadtree import Leaves, Quadtree
 from qlip.core.roots import Roots
@@ -22,7 +21,7 @@ from qlip.files import write_json
 from qlip.images.budget import counted_at, shortest_edges, size_of_tree
 from qlip.images.names import Crop, Fit, Pad, Resample
 from qlip.images.read import MAX_PIXELS, ImageLike, as_list, to_pixels, to_rgb
-from qlip.images.resize import centre_crop, pad_to_square, resize, resize_shortest_edge, shortest_edge_shape
+from qlip.images.resize import centre_crop, normalise, pad_to_square, resize, resize_shortest_edge, shortest_edge_shape
 from qlip.images.settings import read_settings
 
 OF_THE_TREE = ("alpha", "max_tokens", "criterion", "cover", "score")
@@ -192,35 +191,33 @@ class QlipImageProcessor:
         each = zip(pictures, self.each(len(pictures), **options), strict=True)
         return [len(settings.cut(image)[1]) for image, settings in each]
 
-    def cut(self, image: ImageLike) -> tuple[Tensor | Normalised, Leaves]:
-        """The prepared image ``(3, H, W)`` and its leaves; a large one becomes floats where it is read. Raises as `fitted`."""
+    def cut(self, image: ImageLike) -> tuple[Tensor, Leaves]:
+        """The prepared image ``(3, H, W)`` and its leaves. Raises as `fitted`."""
         return self._cut(to_pixels(image))[1:]
 
     def view_and_leaves(self, image: ImageLike) -> tuple[Image.Image, Leaves]:
         """The part of the picture that the encoder sees, see `view`, and its leaves. Raises as `fitted`."""
-        seen, _, leaves = self._cut(to_pixels(image))
-        return to_rgb(seen.pixels), leaves
+        view, _, leaves = self._cut(to_pixels(image))
+        return to_rgb(view), leaves
 
-    def _cut(self, picture: Tensor) -> tuple[Normalised, Tensor | Normalised, Leaves]:
-        """What the encoder sees of a picture, the same prepared, and its leaves."""
+    def _cut(self, picture: Tensor) -> tuple[Tensor, Tensor, Leaves]:
+        """The view of a picture, prepared, and its leaves."""
         settings = self.fitted(picture)
-        seen, tree = settings._seen(picture), settings.tree_of(*picture.shape[1:])
+        height, width = picture.shape[1:]
+        view = settings._view(picture)
         del picture  # the largest thing there is, if nobody else holds it
-        prepared = seen.ready()
-        return seen, prepared, tree.batch(prepared[None])[0]
+        prepared = normalise(view, self.mean, self.std)
+        return view, prepared, settings.tree_of(height, width).batch(prepared[None])[0]
 
     def prepare(self, image: ImageLike) -> Tensor:
         """Resize, crop and normalise: ``(3, H, W)`` float32, both sides whole patches. Raises as `fitted`."""
-        return self.seen(image).float()
+        picture = to_pixels(image)
+        return normalise(self.fitted(picture)._view(picture), self.mean, self.std)
 
     def view(self, image: ImageLike) -> Image.Image:
         """The part of the picture that the encoder sees, RGB, both sides whole patches. Raises as `fitted`."""
-        return to_rgb(self.seen(image).pixels)
-
-    def seen(self, image: ImageLike) -> Normalised:
-        """The part of the picture that the encoder sees, ``(3, H, W)``, both sides whole patches. Raises as `fitted`."""
         picture = to_pixels(image)
-        return self.fitted(picture)._seen(picture)
+        return to_rgb(self.fitted(picture)._view(picture))
 
     def fitted(self, image: ImageLike) -> "QlipImageProcessor":
         """These settings with the size at which a picture keeps to the budget; themselves where there is none.
@@ -272,20 +269,22 @@ class QlipImageProcessor:
 
     def _count(self, picture: Tensor) -> int:
         """The leaves of a picture at the size that is set, the threshold left alone."""
-        return self.tree_of(*picture.shape[1:]).count(self._seen(picture)[None])[0]
+        prepared = normalise(self._view(picture), self.mean, self.std)
+        return self.tree_of(*picture.shape[1:]).count(prepared[None])[0]
 
-    def _seen(self, picture: Tensor) -> Normalised:
+    def _view(self, picture: Tensor) -> Tensor:
         """The part of a picture that the encoder sees, at the size that is set."""
         height, width = picture.shape[1:]
-        h, w = (count * self.quadtree.patch_size for count in self.grid(height, width))
+        h, w = self.grid(height, width)
         if self.pad == "square":
             picture = pad_to_square(picture, self.mean)
-        size = self._shortest_edge(height, width)
+        p = self.quadtree.patch_size
         if self.crop == "units":
-            picture = resize(picture, h, w, self.resample)
-        elif size is not None:
+            return resize(picture, h * p, w * p, self.resample)
+        size = self._shortest_edge(height, width)
+        if size is not None:
             picture = resize_shortest_edge(picture, size, self.resample)
-        return Normalised(centre_crop(picture, h, w), self.mean, self.std)
+        return centre_crop(picture, h * p, w * p)
 
     def tree_of(self, height: int, width: int) -> Quadtree:
         """The quadtree for a picture of this size in pixels; a score map, which covers the picture, is cut as the picture is."""

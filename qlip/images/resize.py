@@ -1,4 +1,4 @@
-"""Scaling and cutting pictures ``(3, H, W)`` uint8, channels last in memory, as `qlip.images.read.to_pixels` reads them.
+"""Scaling, cutting and normalising pictures ``(3, H, W)`` uint8, channels last in memory, as `qlip.images.read.to_pixels` reads them.
 
 It is the arithmetic of transformers' processors on torchvision, to the last digit.
 """
@@ -8,6 +8,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tvf
 
+from qlip.core.bands import band_rows
 from qlip.images.names import Resample
 from qlip.images.read import check_size
 
@@ -56,3 +57,13 @@ def pad_to_square(pixels: Tensor, mean: tuple[float, ...]) -> Tensor:
     top, left = (side - height) // 2, (side - width) // 2
     square[:, top : top + height, left : left + width] = pixels
     return square
+
+
+def normalise(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """A picture as float32, contiguous, scaled to [0, 1], mean subtracted and divided by std."""
+    shift, scale = (torch.tensor(values).view(3, 1, 1) * 255 for values in (mean, std))
+    floats = torch.empty(pixels.shape)
+    bands = (each.split(band_rows(pixels), dim=1) for each in (floats, pixels))
+    for band, read in zip(*bands, strict=True):
+        band.copy_(read).sub_(shift).div_(scale)  # all three while it is in the caches
+    return floats

@@ -96,8 +96,8 @@ def test_prune_keeps_the_size_and_scale_keeps_the_threshold():
 def test_the_scaled_picture_is_the_one_that_its_size_gives():
     image = picture(640, 480)
     asked = processor("scale", alpha=0.3, max_tokens=250)
-    seen, leaves = asked.cut(image)
-    prepared, size = seen.float(), asked.fitted(image).size
+    prepared, leaves = asked.cut(image)
+    size = asked.fitted(image).size
     torch.testing.assert_close(prepared, processor(size=size).prepare(image), rtol=0, atol=0)
     assert torch.equal(prepared, asked.prepare(image))
     assert leaves.grid == asked.fitted(image).grid(480, 640)

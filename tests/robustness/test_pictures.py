@@ -214,11 +214,7 @@ def uncovered(processor: QlipImageProcessor, picture: Image.Image, budget: int |
     if not (painted == 1).all():
         return f"leaves that do not tile a grid of {rows} x {cols}"
     unit = processor.quadtree.patch_size
-    return (
-        None
-        if tuple(image.shape) == (3, rows * unit, cols * unit) and image.float().isfinite().all()
-        else "other pixels"
-    )
+    return None if tuple(image.shape) == (3, rows * unit, cols * unit) and image.isfinite().all() else "other pixels"
 
 
 def test_budgets_and_score_maps(campaign: Campaign) -> None:
