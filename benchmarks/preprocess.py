@@ -12,6 +12,7 @@ from functools import partial
 from io import BytesIO
 from multiprocessing import get_context
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from _report import PHOTOGRAPHS, machine, milliseconds, photograph, seconds, summarise, table, write_section
@@ -174,8 +175,8 @@ def at_its_own_size(repeats: int) -> float:
 
 def with_pages(huge: bool, repeats: int) -> float:
     """The same in a process of its own, whose torch asks the system for large pages or does not."""
-    os.environ["THP_MEM_ALLOC_ENABLE"] = str(int(huge))  # read by torch when it starts
-    with ProcessPoolExecutor(1, get_context("spawn")) as new:
+    told = {"THP_MEM_ALLOC_ENABLE": str(int(huge))}  # read by torch when it starts
+    with patch.dict(os.environ, told), ProcessPoolExecutor(1, get_context("spawn")) as new:
         return new.submit(at_its_own_size, repeats).result()
 
 
@@ -211,7 +212,7 @@ def main() -> None:
     rows = in_a_worker(repeats)
     over = [row[0] for row in rows if float(row[-2].split("(")[1].split()[0]) > WANTED]
     memory, default, alone = peaks(), against_stock(repeats), batches(repeats)
-    largest = [with_pages(huge, repeats) for huge in (True, False)][::-1]  # leaves the system's own in force
+    largest = [with_pages(huge, repeats) for huge in (False, True)]
     keep_memory()
     kept, together = against_stock(repeats), batches(repeats)
     verdict = f"above it: {'; '.join(over)}" if over else "no row is above it"
