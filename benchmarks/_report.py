@@ -12,19 +12,26 @@ from PIL import Image
 from torch import Tensor
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
+from qlip.images.eight_bit import EightBitImage
 from qlip.images.read import to_pixels
-from qlip.images.resize import centre_crop, normalise
+from qlip.images.resize import centre_crop
 
 REPORT = Path(__file__).parents[1] / "docs" / "performance.md"
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")  # those that come inside scikit-image's wheel, in colour
 
 
-def photograph(name: str, height: int, width: int) -> Tensor:
-    """One of `PHOTOGRAPHS`, scaled to fill ``height x width``, cropped and normalised: ``(3, H, W)``."""
+def picture(name: str, height: int, width: int) -> EightBitImage:
+    """One of `PHOTOGRAPHS`, scaled to fill ``height x width`` and cropped."""
     image = Image.fromarray(getattr(skimage.data, name)())
     scale = max(height / image.height, width / image.width)
     image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
-    return normalise(centre_crop(to_pixels(image), height, width), OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)
+    pixels = centre_crop(to_pixels(image), height, width)
+    return EightBitImage(pixels, tuple(OPENAI_CLIP_MEAN), tuple(OPENAI_CLIP_STD))
+
+
+def photograph(name: str, height: int, width: int) -> Tensor:
+    """The same, normalised: ``(3, H, W)``."""
+    return picture(name, height, width).floats
 
 
 def milliseconds(function: Callable[[], object], repeats: int) -> float:

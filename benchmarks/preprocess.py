@@ -8,10 +8,12 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from io import BytesIO
 from multiprocessing import get_context
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
 import torch
@@ -20,6 +22,7 @@ from PIL import Image
 from transformers import CLIPImageProcessor
 
 from qlip import PatchBatch, QlipImageProcessor, Quadtree
+from qlip.core import compiled
 from qlip.data.sources import find_pictures
 from qlip.images.read import read_image, to_pixels
 from qlip.images.resize import normalise
@@ -34,8 +37,9 @@ SETTINGS = {
     "560 px, random 0.1 (training)": QlipImageProcessor(560, quadtree=Quadtree(0.1, "random")),
 }
 PARTS = ("decoding", "resizing", "normalising", "quadtree", "resampling")
-WANTED = 15  # per cent for the quadtree
-
+WAYS = ("tensors", "compiled")  # without numba and with it
+WANTED = {"tensors": 15, "compiled": 10}  # per cent for the quadtree
+RATIO = {"tensors": "1.25x", "compiled": "1x"}  # to Hugging Face's default; large files 0.7x
 
 SIZES = (336, 672, 1344)
 LARGE = ((4000, 3000), (11_548, 8_660))  # pixels: 12 and 100 million
@@ -59,37 +63,43 @@ def large_file(size: tuple[int, int]) -> bytes:
     return jpeg(read_image(path).resize(size, Image.Resampling.BICUBIC))
 
 
+def using(way: str) -> AbstractContextManager[object]:
+    """Take pictures apart in one of `WAYS`."""
+    if way == "tensors":
+        return patch.object(compiled, "kernels", lambda: None)
+    if compiled.kernels() is None:
+        raise SystemExit('benchmarks/preprocess.py compares with compiled loops: pip install "qlip[fast]"')
+    return nullcontext()
+
+
 def parts(data: bytes, processor: QlipImageProcessor, repeats: int) -> list[float]:
     """Milliseconds of each of `PARTS`, one after the other on what the one before made, and of all of them in one call."""
     tree, picture = processor.quadtree, to_pixels(data)
-
-    def resize() -> torch.Tensor:
-        return processor.fitted(picture)._view(picture)
-
-    view = resize()
-    image = normalise(view, processor.mean, processor.std)
-    leaves = tree.batch(image[None])[0]
+    seen = processor.seen(picture)
+    leaves = seen.leaves(tree)  # makes the floats, where it needs them
+    normalised = "floats" in vars(seen)
     steps: list[Callable[[], object]] = [
         lambda: to_pixels(data),
-        resize,
-        lambda: normalise(view, processor.mean, processor.std),
-        lambda: tree.batch(image[None]),
-        lambda: PatchBatch.from_image(image, leaves),
+        lambda: processor.seen(picture),
+        (lambda: normalise(seen.pixels, seen.mean, seen.std)) if normalised else lambda: None,
+        lambda: seen.leaves(tree),
+        lambda: seen.patches(leaves),
         lambda: processor(data),
     ]
     return [milliseconds(step, repeats) for step in steps]
 
 
-def in_a_worker(repeats: int) -> list[list[str]]:
+def in_a_worker(way: str, repeats: int) -> list[list[str]]:
     """A row for each setting: images a second, patches an image, and the share of each part."""
     data, rows = small_files(), []
     for name, processor in SETTINGS.items():
-        took = torch.tensor([parts(file, processor, repeats) for file in data], dtype=torch.float64).mean(0)
+        with using(way):
+            took = torch.tensor([parts(file, processor, repeats) for file in data], dtype=torch.float64).mean(0)
         tokens = sum(processor(file).mask.shape[1] for file in data) / len(data)
         shares = 100 * took[:-1] / took[:-1].sum()
         split = (f"{ms:.1f} ({share:.0f} %)" for ms, share in zip(took[:-1], shares, strict=True))
         rows.append([name, f"{tokens:.0f}", f"{1000 / took[-1]:.1f}", *split])
-        print(*rows[-1], sep="\t", flush=True)
+        print(way, *rows[-1], sep="\t", flush=True)
     return rows
 
 
@@ -118,31 +128,42 @@ def each(way: Callable[[bytes], object], files: Sequence[bytes]) -> None:
         way(data)
 
 
+def with_way(way: str, processor: Callable[[object], object], files: object) -> None:
+    """Prepare files in one of `WAYS`."""
+    with using(way):
+        processor(files)
+
+
 def against_stock(repeats: int) -> list[list[str]]:
-    """A row for each kind of file and size: milliseconds an image of ours and of Hugging Face's default, and their ratio."""
+    """A row for each kind of file and size: milliseconds an image of Hugging Face's default and of ours, and their ratio."""
     rows = []
     for name, files in (("300 to 1400 px", small_files()), ("12 million px", [large_file(LARGE[0])])):
         for size in SIZES:
-            ours, theirs = QlipImageProcessor(size, quadtree=Quadtree(0.3)), stock(size)
-            took = least({"ours": partial(each, ours, files), "theirs": partial(each, theirs, files)}, repeats)
-            ms = [total / len(files) for total in took.values()]
-            rows.append([name, f"{size}", *(f"{one:.1f}" for one in ms), f"{ms[0] / ms[1]:.2f}x"])
+            ours = partial(each, QlipImageProcessor(size, quadtree=Quadtree(0.3)))
+            ways = {way: partial(with_way, way, ours, files) for way in WAYS}
+            took = least({"theirs": partial(each, stock(size), files), **ways}, repeats)
+            theirs, *ms = [total / len(files) for total in took.values()]
+            rows.append(
+                [name, f"{size}", f"{theirs:.1f}", *(x for one in ms for x in (f"{one:.1f}", f"{one / theirs:.2f}x"))]
+            )
             print(*rows[-1], sep="\t", flush=True)
     return rows
 
 
-def batches(repeats: int) -> list[str]:
+def batches(memory: str, repeats: int) -> list[list[str]]:
     """Milliseconds an image of 672 pixels, one at a time and in batches of 8 and 32."""
     files, processor = [large_file((500, 375))] * 32, QlipImageProcessor(672, quadtree=Quadtree(0.3))
-    ways = {f"{n}": partial(processor, files[:n]) for n in (1, 8, 32)}
-    return [f"{ms / int(name):.1f}" for name, ms in least(ways, repeats).items()]
+    ways = {(way, n): partial(with_way, way, processor, files[:n]) for way in WAYS for n in (1, 8, 32)}
+    took = {key: ms / key[1] for key, ms in least(ways, repeats).items()}
+    return [[memory, way, *(f"{took[way, n]:.1f}" for n in (1, 8, 32))] for way in WAYS]
 
 
 def megabytes(who: str, data: bytes) -> float:
     """What one file adds at its peak to the memory of a process that does nothing else, on Linux."""
     torch.set_num_threads(1)
     Image.MAX_IMAGE_PIXELS = None  # Hugging Face's would warn
-    way = stock(672) if who == "theirs" else QlipImageProcessor(672, quadtree=Quadtree(0.3))
+    ours = QlipImageProcessor(672, quadtree=Quadtree(0.3))
+    way = stock(672) if who == "theirs" else partial(with_way, who, ours)
     way(large_file((500, 375)))
     status = Path("/proc/self/status")
 
@@ -156,28 +177,50 @@ def megabytes(who: str, data: bytes) -> float:
 
 
 def peaks() -> list[list[str]]:
-    """Megabytes at the peak for a file of 12 and of 100 million pixels at 672 px, ours and Hugging Face's."""
+    """Megabytes at the peak for a file of 12 and of 100 million pixels at 672 px, Hugging Face's and ours."""
     rows = []
     for size in LARGE if Path("/proc/self/clear_refs").exists() else ():
         data = large_file(size)
         with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as new:
-            ours, theirs = new.map(megabytes, ("ours", "theirs"), (data, data))
-        rows.append([f"{size[0]} x {size[1]}", f"{ours:.0f}", f"{theirs:.0f}", f"{ours / theirs:.2f}x"])
+            theirs, *ours = new.map(megabytes, ("theirs", *WAYS), [data] * 3)
+        compared = (x for mb in ours for x in (f"{mb:.0f}", f"{mb / theirs:.2f}x"))
+        rows.append([f"{size[0]} x {size[1]}", f"{theirs:.0f}", *compared])
+        print(*rows[-1], sep="\t", flush=True)
     return rows
 
 
-def at_its_own_size(repeats: int) -> float:
+def at_its_own_size(way: str, repeats: int) -> float:
     """Milliseconds from the decoded pixels of 100 million to patches, scaled down to what is taken at most."""
     torch.set_num_threads(1)
     picture, processor = to_pixels(large_file(LARGE[1])), QlipImageProcessor(None, quadtree=Quadtree(0.3))
-    return least({"whole": partial(processor, picture)}, repeats)["whole"]
+    return least({"whole": partial(with_way, way, processor, picture)}, repeats)["whole"]
 
 
-def with_pages(huge: bool, repeats: int) -> float:
+def with_pages(huge: bool, way: str, repeats: int) -> float:
     """The same in a process of its own, whose torch asks the system for large pages or does not."""
     told = {"THP_MEM_ALLOC_ENABLE": str(int(huge))}  # read by torch when it starts
     with patch.dict(os.environ, told), ProcessPoolExecutor(1, get_context("spawn")) as new:
-        return new.submit(at_its_own_size, repeats).result()
+        return new.submit(at_its_own_size, way, repeats).result()
+
+
+def first_call() -> float:
+    """Seconds until the first picture of a process is prepared, with compiled loops; less those of a second one."""
+    picture, processor = large_file((500, 375)), QlipImageProcessor(672, quadtree=Quadtree(0.3))
+    marks = [time.perf_counter()]
+    for _ in range(2):
+        with_way("compiled", processor, picture)
+        marks.append(time.perf_counter())
+    return (marks[1] - marks[0]) - (marks[2] - marks[1])
+
+
+def first_calls() -> list[float]:
+    """The same in a process that has to compile, and in a later one."""
+    with TemporaryDirectory() as folder, patch.dict(os.environ, NUMBA_CACHE_DIR=folder):
+        took = []
+        for _ in range(2):
+            with ProcessPoolExecutor(1, get_context("spawn")) as new:
+                took.append(new.submit(first_call).result())
+        return took
 
 
 def synchronised(function: Callable[[], object], repeats: int) -> float:
@@ -209,55 +252,60 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     repeats = parser.parse_args().repeats
     torch.set_num_threads(1)  # as a DataLoader worker does
-    rows = in_a_worker(repeats)
-    over = [row[0] for row in rows if float(row[-2].split("(")[1].split()[0]) > WANTED]
-    memory, default, alone = peaks(), against_stock(repeats), batches(repeats)
-    largest = [with_pages(huge, repeats) for huge in (False, True)]
+    rows = {way: in_a_worker(way, repeats) for way in WAYS}
+    memory, default, alone = peaks(), against_stock(repeats), batches("by default", repeats)
+    largest = [[with_pages(huge, way, repeats) for way in WAYS] for huge in (False, True)]
     keep_memory()
-    kept, together = against_stock(repeats), batches(repeats)
-    verdict = f"above it: {'; '.join(over)}" if over else "no row is above it"
+    kept, together = against_stock(repeats), batches("kept", repeats)
     header = ["shortest edge, quadtree", "tokens", "images/s", *PARTS]
-    sides = [
-        "files",
-        "shortest edge",
-        *(f"{name}{how}" for how in ("", ", kept") for name in ("ours", "theirs", "ratio")),
-    ]
-    both = [row + other[2:] for row, other in zip(default, kept, strict=True)]
+    sides = ["files", "shortest edge", "theirs, ms", *(name for way in WAYS for name in (f"{way}, ms", "ratio"))]
     sections = [
-        table(header, rows), WANTED, verdict, table(sides, both),
-        table(["memory", "1", "8", "32"], [["by default", *alone], ["kept", *together]]),
-        table(["pixels", "ours", "theirs", "ratio"], memory), *(f"{ms:.0f}" for ms in largest), on_a_gpu(repeats),
+        *(text for way in WAYS for text in (table(header, rows[way]), WANTED[way], over(rows[way], WANTED[way]))),
+        table(sides, default), table(sides, kept),
+        table(["memory", "way", "1", "8", "32"], alone + together),
+        *(f"{took:.1f}" for took in first_calls()),
+        table(["pixels", "theirs, MB", *(name for way in WAYS for name in (f"{way}, MB", "ratio"))], memory),
+        *(f"{ms:.0f}" for both in largest for ms in both), on_a_gpu(repeats),
     ]  # fmt: skip
     write_section("preprocess", TEXT.format(machine(), *sections))
-    summarise(
-        *(
+    for i, way in enumerate(WAYS):
+        at = 3 + 2 * i
+        wanted = [RATIO[way]] * len(SIZES) + ["0.7x"] * len(SIZES)
+        summarise(
+            *(
+                (
+                    f"JPEG to patches, {way}, {row[0]}, {row[1]} px",
+                    f"{row[at]} ms",
+                    f"Hugging Face's default, {row[2]} ms",
+                    row[at + 1],
+                    limit,
+                )
+                for row, limit in zip(default, wanted, strict=True)
+            ),
+            *(
+                (
+                    f"memory at the peak, {way}, {row[0]} pixels",
+                    f"{row[at - 1]} MB",
+                    f"Hugging Face's default, {row[1]} MB",
+                    row[at],
+                    "0.33x",
+                )
+                for row in memory
+            ),
             (
-                f"JPEG to patches, {row[0]}, {row[1]} px",
-                f"{row[2]} ms",
-                f"Hugging Face's default, {row[3]} ms",
-                row[4],
-                wanted,
-            )
-            for row, wanted in zip(default, ["1.25x"] * len(SIZES) + ["0.7x"] * len(SIZES), strict=True)
-        ),
-        *(
-            (
-                f"memory at the peak, {row[0]} pixels",
-                f"{row[1]} MB",
-                f"Hugging Face's default, {row[2]} MB",
-                row[3],
-                "0.33x",
-            )
-            for row in memory
-        ),
-        (
-            "100 million px at its own size, after decoding",
-            f"{largest[0]:.0f} ms",
-            "500 ms",
-            f"{largest[0] / 500:.2f}x",
-            "1x",
-        ),
-    )
+                f"100 million px at its own size, {way}, after decoding",
+                f"{largest[0][i]:.0f} ms",
+                "500 ms",
+                f"{largest[0][i] / 500:.2f}x",
+                "1x",
+            ),
+        )
+
+
+def over(rows: list[list[str]], wanted: int) -> str:
+    """Which rows have a larger share of the quadtree than wanted, in words."""
+    above = [row[0] for row in rows if float(row[-2].split("(")[1].split()[0]) > wanted]
+    return f"above it: {'; '.join(above)}" if above else "no row is above it"
 
 
 TEXT = """## Preprocessing
@@ -266,16 +314,25 @@ TEXT = """## Preprocessing
 
 Images a second on one core, from the bytes of a JPEG file (quality 90) to a `PatchBatch`, mean time over the photographs that
 scikit-image ships (300 to 1400 pixels), and milliseconds of each part measured by itself. Resizing includes the crop to whole
-patches; resampling is the cutting and scaling of the leaves.
+patches; resampling is the cutting and scaling of the leaves. With tensors, which is what runs without numba:
 
 {}
 
 Wanted for the quadtree: at most {} %; {}.
 
+With compiled loops (`pip install "qlip[fast]"`), which read the bytes. Nothing is normalised but what is cut:
+
+{}
+
+Wanted for the quadtree with a budget: at most {} %; {}.
+
 The same files, and one of 12 million pixels that is a photograph scaled up, against Hugging Face's default processor for CLIP on
 torchvision at the same output size, which cuts nothing: milliseconds an image with alpha 0.3, least of several turns. Its pixels
-and ours are equal to 1e-6 (`tests/images/test_read.py`). "Kept" is with `qlip.images.worker.keep_memory`, which our own
-DataLoaders call when a worker starts. Wanted: 1.25x, and 0.7x for large files.
+and ours are equal to 1e-6 (`tests/images/test_read.py`). Wanted: 1.25x with tensors, 1x with compiled loops, and 0.7x for large files.
+
+{}
+
+The same with `qlip.images.worker.keep_memory`, which our own DataLoaders call when a worker starts:
 
 {}
 
@@ -284,12 +341,14 @@ your own, `DataLoader(..., worker_init_fn=keep_memory)`.
 
 {}
 
+The first picture waits {} seconds for numba to compile the loops; the first one of a later process waits {}, for they are kept.
+
 Megabytes that one file adds at the peak at 672 pixels. Wanted: a third of theirs.
 
 {}
 
-The larger one at its own size, which is scaled down to the 16.8 million pixels that are taken at most, takes {} ms from decoded pixels to patches. Wanted: 500. With
-`THP_MEM_ALLOC_ENABLE=1` in the environment, by which torch asks Linux for large pages, it takes {} ms.
+The larger one at its own size, which is scaled down to the 16.8 million pixels that are taken at most, takes {} ms from decoded pixels to patches with tensors, {} ms with compiled loops. Wanted: 500. With
+`THP_MEM_ALLOC_ENABLE=1` in the environment, by which torch asks Linux for large pages, it takes {} and {} ms.
 
 On a GPU, a batch of 32 images of 672 x 672 pixels, cut together, milliseconds an image. Wanted: 0.3.
 

@@ -220,6 +220,9 @@ CRITERIA: dict[str, Criterion] = {
 }
 
 
+BLIND = ("random", "uniform")  # look at no pixel
+
+
 class Summary(NamedTuple):
     """How a criterion sums up patches before it looks at blocks of them.
 

@@ -21,13 +21,7 @@ def patchify(image: Tensor, leaves: Leaves) -> Tensor:
         ValueError: if the leaves belong to an image of another shape.
     """
     h, w = leaves.grid
-    height, width = image.shape[1:]
-    p = height // h
-    if (h * p, w * p) != (height, width):
-        raise ValueError(
-            f"leaves: got a grid of {h} x {w} patches for an image of {height} x {width} pixels; "
-            f"pass the leaves of this very image"
-        )
+    p = patch_side(leaves, *image.shape[1:])
     image = image.contiguous()
     patches = _cut(image, leaves.row, leaves.col, p)  # right where a leaf is one patch, overwritten where it is not
     size = 2
@@ -38,6 +32,22 @@ def patchify(image: Tensor, leaves: Leaves) -> Tensor:
             patches.index_copy_(0, here, merged.to(image.dtype))
         size *= 2
     return patches
+
+
+def patch_side(leaves: Leaves, height: int, width: int) -> int:
+    """Side of a patch in pixels, of the leaves of an image of ``height x width`` pixels.
+
+    Raises:
+        ValueError: if they belong to an image of another shape.
+    """
+    h, w = leaves.grid
+    p = height // h
+    if (h * p, w * p) != (height, width):
+        raise ValueError(
+            f"leaves: got a grid of {h} x {w} patches for an image of {height} x {width} pixels; "
+            f"pass the leaves of this very image"
+        )
+    return p
 
 
 def _cut(image: Tensor, row: Tensor, col: Tensor, patch_size: int) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from qlip.core.criteria import SUMMARIES, BlockScore, get_criterion, largest
+from qlip.core.criteria import BLIND, SUMMARIES, BlockScore, get_criterion, largest
 from qlip.core.names import Cover
 from qlip.core.roots import Roots
 from qlip.core.rules import check_fields
@@ -140,12 +140,11 @@ class Quadtree:
             ValueError: if the shape is wrong, a side is no multiple of ``patch_size``, or a score is NaN.
             OverBudgetError: if ``max_tokens`` is less than the fewest leaves an image can have.
         """
-        h, w = self._grid_of(images)
-        roots = Roots.of(h, w, self.cover)
+        roots = self._roots_of(images)
         if roots.level == 0:  # no block of 2 x 2 patches, nothing to decide
-            if self.max_tokens is not None and self.max_tokens < h * w:
-                raise _over_budget(self.max_tokens, roots, h * w)
-            return _collect(torch.zeros(len(images), h, w, dtype=torch.long, device=images.device), roots)
+            if self.max_tokens is not None:
+                roots.check_budget(self.max_tokens)
+            return _collect(torch.zeros(len(images), roots.h, roots.w, dtype=torch.long, device=images.device), roots)
         ranks = self._ranks(images, roots)
         if self.max_tokens is None:
             splits = [rank >= self.alpha for rank in ranks[-1]]
@@ -160,10 +159,9 @@ class Quadtree:
         Raises:
             ValueError: as `batch`.
         """
-        h, w = self._grid_of(images)
-        roots = Roots.of(h, w, self.cover)
+        roots = self._roots_of(images)
         if roots.level == 0:
-            return [h * w] * len(images)
+            return [roots.h * roots.w] * len(images)
         splits = [(rank >= self.alpha).sum((1, 2)) for rank in self._ranks(images, roots)[-1]]
         return roots.num_leaves(torch.stack(splits).sum(0)).tolist()
 
@@ -183,7 +181,11 @@ class Quadtree:
         """Scores of the blocks by the criterion; where it can, patches are summed up before the image grows to its roots."""
         if isinstance(self.criterion, str) and self.criterion in SUMMARIES:
             return largest(roots.crop(SUMMARIES[self.criterion](images, self.patch_size), 2), roots.level)
-        pixels = roots.crop(images.float(), self.patch_size)
+        if self.criterion in BLIND:
+            side = self.patch_size << roots.level
+            pixels = torch.empty((), device=images.device).expand(len(images), 1, roots.rows * side, roots.cols * side)
+        else:
+            pixels = roots.crop(images.float(), self.patch_size)
         return get_criterion(self.criterion)(pixels, self.patch_size, roots.level)
 
     def _map_scores(self, images: Tensor, roots: Roots) -> list[Tensor]:
@@ -197,19 +199,26 @@ class Quadtree:
             scores.append(roots.force(values[:, 0], level))
         return _path_minima(scores)
 
-    def _grid_of(self, images: Tensor) -> tuple[int, int]:
+    def _roots_of(self, images: Tensor) -> Roots:
         if images.ndim != 4 or not images.is_floating_point():
             raise ValueError(
                 f"image: got {images.dtype} of shape {tuple(images.shape)}; takes a normalised floating-point image "
                 f"(3, H, W) or batch (B, 3, H, W)"
             )
-        height, width = images.shape[-2:]
+        return self.roots_of(*images.shape[-2:])
+
+    def roots_of(self, height: int, width: int) -> Roots:
+        """Where the roots lie on an image of ``height x width`` pixels.
+
+        Raises:
+            ValueError: if a side is no multiple of ``patch_size``.
+        """
         if height % self.patch_size or width % self.patch_size or not height or not width:
             raise ValueError(
                 f"image: got {height} x {width} pixels; both sides must be multiples of patch_size={self.patch_size}. "
                 f"Crop first, as QlipImageProcessor does"
             )
-        return height // self.patch_size, width // self.patch_size
+        return Roots.of(height // self.patch_size, width // self.patch_size, self.cover)
 
 
 def _double(x: Tensor) -> Tensor:
@@ -252,23 +261,11 @@ def _split_to_budget(ranks: list[list[Tensor]], roots: Roots, budget: int) -> li
         order = order.gather(1, key.gather(1, order).argsort(dim=1, descending=True, stable=True))
     forced = (flat[-1] == torch.inf).sum(1)
     least = roots.num_leaves(forced)
-    if (least > budget).any():
-        raise _over_budget(budget, roots, int(least.max()))
+    roots.check_budget(budget, int(least.max()))
     first = torch.arange(depth.shape[1], device=depth.device) < (forced + (budget - least) // 3)[:, None]
     split = torch.zeros_like(first).scatter_(1, order, first)
     sizes = [x[0].numel() for x in reversed(last)]
     return [s.view_as(x) for s, x in zip(split.split(sizes, dim=1), reversed(last), strict=True)][::-1]
-
-
-class OverBudgetError(ValueError):
-    """An image cannot be cut into as few leaves as its budget allows."""
-
-
-def _over_budget(budget: int, roots: Roots, least: int) -> OverBudgetError:
-    return OverBudgetError(
-        f"max_tokens: got {budget}, but an image of {roots.h} x {roots.w} patches has at least {least} leaves under "
-        f"this criterion and cover; raise max_tokens or scale the image down, as QlipImageProcessor does"
-    )
 
 
 def _origins(levels: Tensor, roots: Roots) -> Tensor:

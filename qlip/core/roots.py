@@ -9,6 +9,10 @@ from torch import Tensor
 from qlip.core.names import Cover
 
 
+class OverBudgetError(ValueError):
+    """An image cannot be cut into as few leaves as its budget allows."""
+
+
 @dataclass(frozen=True)
 class Roots:
     """Where the roots lie on an image of ``h x w`` patches.
@@ -72,6 +76,23 @@ class Roots:
     def fewest_leaves(self) -> int:
         """The fewest leaves, whatever is in the image: each merging inside it turns four into one."""
         return self.h * self.w - 3 * sum(self.num_inside(level) for level in range(1, self.level + 1))
+
+    def check_budget(self, budget: int, least: int | None = None) -> None:
+        """Raise if an image has more leaves than a budget, however few blocks split.
+
+        Args:
+            budget: The most leaves.
+            least: The fewest that it has; `fewest_leaves` if not given.
+
+        Raises:
+            OverBudgetError: if it has.
+        """
+        least = self.fewest_leaves() if least is None else least
+        if least > budget:
+            raise OverBudgetError(
+                f"max_tokens: got {budget}, but an image of {self.h} x {self.w} patches has at least {least} leaves under "
+                f"this criterion and cover; raise max_tokens or scale the image down, as QlipImageProcessor does"
+            )
 
     def num_leaves(self, splits: Tensor) -> Tensor:
         """The number of leaves once so many blocks have split, among them all that stick out of the image or lie outside it.

@@ -5,12 +5,14 @@ from typing import Any
 
 from torch import Tensor
 
-from qlip.core.quadtree import Leaves, OverBudgetError, Quadtree
+from qlip.core.quadtree import Leaves, Quadtree
+from qlip.core.roots import OverBudgetError
 from qlip.families.image_processor import LeafImageProcessor
+from qlip.images.eight_bit import EightBitImage
 from qlip.images.pixels import Pair, pack
 from qlip.images.processor import QlipImageProcessor
 from qlip.images.read import ImageLike, to_pixels
-from qlip.images.resize import normalise, resize
+from qlip.images.resize import resize
 
 
 def line_lengths(rows: Tensor) -> list[int]:
@@ -33,8 +35,8 @@ class LinedImages(LeafImageProcessor):
         """The same where nothing merges."""
         return height * (width + 1)
 
-    def cut(self, settings: QlipImageProcessor, image: ImageLike) -> tuple[Tensor, Leaves]:
-        """The prepared picture ``(3, H, W)`` and its leaves, as many as fit the budget with the ends of their lines.
+    def cut(self, settings: QlipImageProcessor, image: ImageLike) -> tuple[EightBitImage, Leaves]:
+        """The prepared picture and its leaves, as many as fit the budget with the ends of their lines.
 
         A further split makes three leaves more and at most one line, so the count is at most 3 under the budget.
 
@@ -46,26 +48,26 @@ class LinedImages(LeafImageProcessor):
             return settings.cut(picture)
         for budget in (limit, max(limit // 2, 1)):  # half of it in leaves leaves room for as many lines
             fitted = settings.with_options(max_tokens=budget).fitted(picture)
-            prepared = fitted.prepare(picture)
+            prepared = fitted.seen(picture)
             leaves = _leaves_and_lines(fitted.tree_of(*picture.shape[1:]), prepared, limit)
             if leaves is not None:
                 return prepared, leaves
         raise ValueError(f"max_tokens: got {limit}; takes at least 2, a leaf and the token after its line")
 
 
-def _leaves_and_lines(tree: Quadtree, image: Tensor, limit: int) -> Leaves | None:
+def _leaves_and_lines(tree: Quadtree, image: EightBitImage, limit: int) -> Leaves | None:
     """The most leaves of an image that fit a budget with the ends of their lines; None if there are none.
 
     Splits are made in a fixed order, so fewer leaves have no more lines: those whose ends fit too are an interval.
     """
-    best = replace(tree, max_tokens=limit).batch(image[None])[0]
+    best = image.leaves(replace(tree, max_tokens=limit))
     if _tokens(best) <= limit:
         return best
     low, high, fitting = max(limit - len(line_lengths(best.row)) - 1, 0), limit, None
     while high - low > 1:
         middle = (low + high) // 2
         try:
-            leaves = replace(tree, max_tokens=middle).batch(image[None])[0]
+            leaves = image.leaves(replace(tree, max_tokens=middle))
         except OverBudgetError:  # fewer than the image can have
             low = middle
             continue
@@ -94,9 +96,9 @@ class WholeAndTree(LinedImages):
         """The pair of the whole and the pair of the tree."""
         picture = to_pixels(image)
         small = resize(picture, self.side, self.side, settings.resample)
-        whole = normalise(small, settings.mean, settings.std)
+        whole = EightBitImage(small, settings.mean, settings.std)
         every = Quadtree(criterion="uniform", patch_size=settings.quadtree.patch_size)
-        return [pack(whole, every.batch(whole[None])[0]), super().encode(settings, picture)]
+        return [pack(whole, whole.leaves(every)), super().encode(settings, picture)]
 
 
 def _tokens(leaves: Leaves) -> int:

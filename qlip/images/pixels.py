@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils.data._utils.collate import default_collate_fn_map
 
-from qlip.core.patches import PatchBatch, patchify
+from qlip.core.patches import PatchBatch
 from qlip.core.quadtree import Leaves
+from qlip.images.eight_bit import EightBitImage
 
 Pair = tuple[Tensor, Tensor]
 
@@ -105,9 +106,9 @@ default_collate_fn_map[PerImage] = lambda batch, **_: join(batch)  # torch's own
 PixelValues = PatchBatch | PerImage | Sequence[Pair | Sequence[Pair]]
 
 
-def pack(image: Tensor, leaves: Leaves, unit: int = 1) -> Pair:
-    """The pair of an image ``(3, H, W)`` cut at the ``unit x unit`` parts of its leaves."""
-    return patchify(image, leaves.parts(unit)), leaves.geometry()
+def pack(image: EightBitImage, leaves: Leaves, unit: int = 1) -> Pair:
+    """The pair of an image cut at the ``unit x unit`` parts of its leaves."""
+    return image.patches(leaves.parts(unit)), leaves.geometry()
 
 
 def to_pairs(pixel_values: Any) -> list[Pair]:

@@ -19,9 +19,10 @@ from qlip.core.rules import Number, check_fields, check_names, numbers, shown
 from qlip.core.score_map import check_score_maps, largest_inside
 from qlip.files import write_json
 from qlip.images.budget import counted_at, shortest_edges, size_of_tree
+from qlip.images.eight_bit import EightBitImage
 from qlip.images.names import Crop, Fit, Pad, Resample
 from qlip.images.read import MAX_PIXELS, ImageLike, as_list, to_pixels, to_rgb
-from qlip.images.resize import centre_crop, normalise, pad_to_square, resize, resize_shortest_edge, shortest_edge_shape
+from qlip.images.resize import centre_crop, pad_to_square, resize, resize_shortest_edge, shortest_edge_shape
 from qlip.images.settings import read_settings
 
 OF_THE_TREE = ("alpha", "max_tokens", "criterion", "cover", "score")
@@ -87,10 +88,9 @@ class QlipImageProcessor:
             ValueError: if an image is too large after scaling, see `grid`, or no image is given.
         """
         pictures = as_list(images)
-        cut = (
-            settings.cut(image) for image, settings in zip(pictures, self.each(len(pictures), **options), strict=True)
-        )
-        return PatchBatch.collate(PatchBatch.from_image(image, leaves.parts(self.unit)) for image, leaves in cut)
+        each = zip(pictures, self.each(len(pictures), **options), strict=True)
+        cut = (settings.cut(image) for image, settings in each)
+        return PatchBatch.collate(seen.batch(leaves.parts(self.unit)) for seen, leaves in cut)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON can hold them; a criterion of the user's own by its name."""
@@ -191,33 +191,31 @@ class QlipImageProcessor:
         each = zip(pictures, self.each(len(pictures), **options), strict=True)
         return [len(settings.cut(image)[1]) for image, settings in each]
 
-    def cut(self, image: ImageLike) -> tuple[Tensor, Leaves]:
-        """The prepared image ``(3, H, W)`` and its leaves. Raises as `fitted`."""
-        return self._cut(to_pixels(image))[1:]
+    def cut(self, image: ImageLike) -> tuple[EightBitImage, Leaves]:
+        """What the encoder sees of an image, and its leaves. Raises as `fitted`."""
+        picture = to_pixels(image)
+        settings = self.fitted(picture)
+        seen, tree = settings._eight_bit(picture), settings.tree_of(*picture.shape[1:])
+        del picture  # the largest thing there is, if nobody else holds it
+        return seen, seen.leaves(tree)
 
     def view_and_leaves(self, image: ImageLike) -> tuple[Image.Image, Leaves]:
         """The part of the picture that the encoder sees, see `view`, and its leaves. Raises as `fitted`."""
-        view, _, leaves = self._cut(to_pixels(image))
-        return to_rgb(view), leaves
+        seen, leaves = self.cut(image)
+        return to_rgb(seen.pixels), leaves
 
-    def _cut(self, picture: Tensor) -> tuple[Tensor, Tensor, Leaves]:
-        """The view of a picture, prepared, and its leaves."""
-        settings = self.fitted(picture)
-        height, width = picture.shape[1:]
-        view = settings._view(picture)
-        del picture  # the largest thing there is, if nobody else holds it
-        prepared = normalise(view, self.mean, self.std)
-        return view, prepared, settings.tree_of(height, width).batch(prepared[None])[0]
+    def seen(self, image: ImageLike) -> EightBitImage:
+        """What the encoder sees of an image: resized and cropped, both sides whole patches. Raises as `fitted`."""
+        picture = to_pixels(image)
+        return self.fitted(picture)._eight_bit(picture)
 
     def prepare(self, image: ImageLike) -> Tensor:
-        """Resize, crop and normalise: ``(3, H, W)`` float32, both sides whole patches. Raises as `fitted`."""
-        picture = to_pixels(image)
-        return normalise(self.fitted(picture)._view(picture), self.mean, self.std)
+        """The same, normalised: ``(3, H, W)`` float32. Raises as `fitted`."""
+        return self.seen(image).floats
 
     def view(self, image: ImageLike) -> Image.Image:
         """The part of the picture that the encoder sees, RGB, both sides whole patches. Raises as `fitted`."""
-        picture = to_pixels(image)
-        return to_rgb(self.fitted(picture)._view(picture))
+        return to_rgb(self.seen(image).pixels)
 
     def fitted(self, image: ImageLike) -> "QlipImageProcessor":
         """These settings with the size at which a picture keeps to the budget; themselves where there is none.
@@ -269,11 +267,14 @@ class QlipImageProcessor:
 
     def _count(self, picture: Tensor) -> int:
         """The leaves of a picture at the size that is set, the threshold left alone."""
-        prepared = normalise(self._view(picture), self.mean, self.std)
-        return self.tree_of(*picture.shape[1:]).count(prepared[None])[0]
+        return self._eight_bit(picture).count(self.tree_of(*picture.shape[1:]))
+
+    def _eight_bit(self, picture: Tensor) -> EightBitImage:
+        """What the encoder sees of a picture, at the size that is set."""
+        return EightBitImage(self._view(picture), self.mean, self.std)
 
     def _view(self, picture: Tensor) -> Tensor:
-        """The part of a picture that the encoder sees, at the size that is set."""
+        """Its pixels."""
         height, width = picture.shape[1:]
         h, w = self.grid(height, width)
         if self.pad == "square":

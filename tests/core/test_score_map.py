@@ -87,7 +87,7 @@ def test_a_processor_cuts_the_map_as_it_cuts_the_picture(options):
     processor = QlipImageProcessor(224, quadtree=Quadtree(max_tokens=60)).with_options(**options)
     marked, leaves = processor.with_options(score=score).cut(pixels)
     flat = QlipImageProcessor(224, quadtree=Quadtree(max_tokens=60)).with_options(**options)
-    bright = marked.sum(0)
+    bright = marked.floats.sum(0)
     row, col = divmod(int(bright.argmax()), bright.shape[1])
     inside = (
         (leaves.row * 14 <= row) & (row < (leaves.row + leaves.size) * 14)

@@ -45,10 +45,10 @@ def test_a_budget_of_next_holds_for_leaves_and_newlines_and_no_larger_tree_fits(
     _, new = converted("llava next", size=None, max_tokens=budget, cover="full")
     tree = new.image_processor.settings.quadtree
     for seed, shape in enumerate(SIZES):
-        picture, leaves = new.image_processor.cut(new.image_processor.settings, scene(*shape, seed))
+        seen, leaves = new.image_processor.cut(new.image_processor.settings, scene(*shape, seed))
         count = len(leaves) + len(leaves.row.unique())
         assert budget - 3 <= count <= budget
-        more = replace(tree, max_tokens=len(leaves) + 3)(picture)
+        more = replace(tree, max_tokens=len(leaves) + 3)(seen.floats)
         assert len(more) + len(more.row.unique()) > budget
     assert new.count_tokens(scene(448, 224, 0), max_tokens=16)[0] - new.extra_tokens in range(12, 17)  # scaled down
     with pytest.raises(ValueError, match=r"max_tokens: got 1; takes at least 2, a leaf and the token after"):

@@ -14,6 +14,7 @@ from qlip import QlipImageProcessor, Quadtree
 from qlip.core.criteria import CRITERIA
 from qlip.images import processor as module
 from qlip.images.budget import counted_at, shortest_edges, size_of_tree
+from qlip.images.eight_bit import EightBitImage
 
 FITS = ("prune", "scale")
 
@@ -96,19 +97,20 @@ def test_prune_keeps_the_size_and_scale_keeps_the_threshold():
 def test_the_scaled_picture_is_the_one_that_its_size_gives():
     image = picture(640, 480)
     asked = processor("scale", alpha=0.3, max_tokens=250)
-    prepared, leaves = asked.cut(image)
+    seen, leaves = asked.cut(image)
     size = asked.fitted(image).size
-    torch.testing.assert_close(prepared, processor(size=size).prepare(image), rtol=0, atol=0)
-    assert torch.equal(prepared, asked.prepare(image))
+    torch.testing.assert_close(seen.floats, processor(size=size).prepare(image), rtol=0, atol=0)
+    assert torch.equal(seen.floats, asked.prepare(image))
     assert leaves.grid == asked.fitted(image).grid(480, 640)
 
 
 @pytest.mark.parametrize("shape", [(60, 60), (640, 480), (2000, 1500), (4000, 250)])
 def test_few_trees_are_built_and_none_at_the_full_size(monkeypatch, shape):
     built = []
-    for name in ("batch", "count"):
-        build = getattr(Quadtree, name)
-        monkeypatch.setattr(Quadtree, name, lambda self, x, build=build: built.append(x.shape[-2:]) or build(self, x))
+    for name in ("leaves", "count"):
+        build = getattr(EightBitImage, name)
+        counted = lambda self, x, build=build: built.append(self.pixels.shape[-2:]) or build(self, x)  # noqa: E731
+        monkeypatch.setattr(EightBitImage, name, counted)
     image = picture(*shape)
     full = math.prod(processor().grid(image.height, image.width))
     for share in (0.05, 0.25, 0.6, 1.0):

@@ -10,12 +10,14 @@ from torch.utils.data import default_collate
 from torch.utils.data._utils.pin_memory import pin_memory
 
 from qlip import Quadtree
+from qlip.images.eight_bit import EightBitImage
 from qlip.images.pixels import PerImage, pack, to_batch, token_counts
 
 
 def test_leaves_are_counted_alike_in_pairs_and_in_a_batch_of_their_patches():
-    image = torch.randn(3, 8 * 28, 9 * 28, generator=torch.Generator().manual_seed(0))
-    leaves = Quadtree(max_tokens=50, patch_size=28, cover="full")(image)
+    pixels = torch.randint(256, (3, 8 * 28, 9 * 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    image = EightBitImage(pixels, (0.5, 0.5, 0.5), (0.3, 0.3, 0.3))
+    leaves = image.leaves(Quadtree(max_tokens=50, patch_size=28, cover="full"))
     pair = pack(image, leaves, unit=2)
     assert len(pair[0]) == 4 * len(leaves)
     assert (

@@ -19,6 +19,7 @@ from PIL import Image, ImageFile
 from qlip import PatchBatch, QlipImageProcessor, Quadtree
 from qlip.families.image_processor import LeafImageProcessor
 from qlip.images import read
+from qlip.images.eight_bit import EightBitImage
 from qlip.images.read import open_picture, read_size, to_pixels
 from qlip.images.worker import keep_memory
 from tests.images.test_read import RGB
@@ -119,8 +120,7 @@ def test_one_decoded_picture_is_held_at_a_time(tmp_path, monkeypatch, kind, way)
 
 @pytest.mark.parametrize("fit", ["prune", "scale"])
 def test_counting_tokens_resamples_no_leaf(monkeypatch, fit):
-    monkeypatch.setattr("qlip.core.patches.patchify", lambda *_: pytest.fail("patches were cut"))
-    monkeypatch.setattr("qlip.images.pixels.patchify", lambda *_: pytest.fail("patches were cut"))
+    monkeypatch.setattr(EightBitImage, "patches", lambda *_: pytest.fail("patches were cut"))
     assert LeafImageProcessor(PROCESSOR).count_tokens(PICTURE, fit=fit)[0] <= 60
 
 

@@ -204,7 +204,7 @@ def test_things_that_are_no_pictures(campaign: Campaign) -> None:
 
 def uncovered(processor: QlipImageProcessor, picture: Image.Image, budget: int | None) -> str | None:
     """What is wrong with the leaves of a picture: they must tile its grid, and keep to the budget."""
-    image, leaves = processor.cut(picture)
+    seen, leaves = processor.cut(picture)
     if budget is not None and len(leaves) > budget:
         return f"{len(leaves)} tokens for a budget of {budget}"
     rows, cols = leaves.grid
@@ -214,7 +214,11 @@ def uncovered(processor: QlipImageProcessor, picture: Image.Image, budget: int |
     if not (painted == 1).all():
         return f"leaves that do not tile a grid of {rows} x {cols}"
     unit = processor.quadtree.patch_size
-    return None if tuple(image.shape) == (3, rows * unit, cols * unit) and image.isfinite().all() else "other pixels"
+    return (
+        None
+        if tuple(seen.floats.shape) == (3, rows * unit, cols * unit) and seen.floats.isfinite().all()
+        else "other pixels"
+    )
 
 
 def test_budgets_and_score_maps(campaign: Campaign) -> None:
