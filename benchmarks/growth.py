@@ -183,6 +183,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
     repeats = parser.parse_args().repeats
+    torch.set_num_threads(1)
+    QlipImageProcessor(UNIT)(to_rgb(picture(0.001)))  # numba is loaded here, so that no child counts it
     gigabyte = copying()
     measured = {series.name: measure(series, repeats) for series in SERIES}
     rows = []

@@ -39,10 +39,10 @@ def sum_up(picture: NDArray[np.uint8], stride: int, height: int, width: int, pat
     summary = np.full((2 * h, 2 * w), -np.inf, np.float32)
     strip = max(STRIP // across, 1)
     largest = np.empty((2, strip * across), np.int16)  # of columns of bytes: in a patch's inner rows, in its last
-    for first in range(0, w, strip):
-        at, last = first * across, min(first + strip, w)
-        count = min((last - first) * across, 3 * width - 3 - at)  # nothing is right of the border
-        for r in range(h):
+    for r in range(h):
+        for first in range(0, w, strip):
+            at, last = first * across, min(first + strip, w)
+            count = min((last - first) * across, 3 * width - 3 - at)  # nothing is right of the border
             largest[:] = _NONE
             for y in range(r * patch_size, min((r + 1) * patch_size, height - 1)):
                 here, below = picture[y * stride + at :], picture[(y + 1) * stride + at + 3 :]
