@@ -29,12 +29,12 @@ def kernels() -> ModuleType | None:
     return kernels
 
 
-def finds(tree: Quadtree, pixels: Tensor) -> bool:
+def can_find(tree: Quadtree, pixels: Tensor) -> bool:
     """Whether the compiled loops find the leaves of a picture ``(3, H, W)`` uint8."""
-    return cuts(pixels) and tree.criterion == "derivative" and tree.score is None
+    return can_cut(pixels) and tree.criterion == "derivative" and tree.score is None
 
 
-def cuts(pixels: Tensor) -> bool:
+def can_cut(pixels: Tensor) -> bool:
     """Whether the compiled loops cut a picture ``(3, H, W)`` uint8."""
     return kernels() is not None and pixels.dtype == torch.uint8 and pixels.device.type == "cpu"
 
@@ -50,19 +50,19 @@ def find_leaves(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...],
     roots = tree.roots_of(height, width)
     if roots.level == 0:  # no block of 2 x 2 patches, nothing to decide
         return tree.batch(pixels[None].float())[0]
-    picture, (steps, slack) = _rows(pixels), _steps(tuple(mean), tuple(std))
+    picture, (steps, slack) = _rows(pixels), _steps(mean, std)
     place = (roots.level, roots.rows, roots.cols, roots.top, roots.left)
     summary = loops.sum_up(*picture, height, width, p, steps)
     scores = loops.score_blocks(summary, *place)
-    bound, most = tree.alpha, None
+    bound, most = tree.alpha, None  # or the score of the last block that the budget lets split
     if tree.max_tokens is not None:
         roots.check_budget(tree.max_tokens)
         most = (tree.max_tokens - roots.fewest_leaves()) // 3
         bound = _reached(scores, most)
     near = np.abs(scores - np.float32(bound)) <= slack if np.isfinite(bound) else False
-    doubtful = np.flatnonzero(near & (scores != 0))  # equal bytes are equal floats
+    doubtful = np.flatnonzero(near & (scores != 0))  # zero is exact, for equal bytes are equal floats
     if len(doubtful):
-        per_float = _per_float(tuple(mean), tuple(std), 3 * (p << roots.level) + 3)
+        per_float = _per_float(mean, std, 3 * (p << roots.level) + 3)
         loops.sum_up_exactly(summary, doubtful, *place, *picture, p, *per_float)
         scores = loops.score_blocks(summary, *place)
     splits = scores >= np.float32(bound) if most is None else _split_most(scores, most)
@@ -93,20 +93,21 @@ def cut(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...], leaves:
     """The patches ``(N, 3, p, p)`` float32 of a picture ``(3, H, W)`` uint8 once it is normalised, as `patchify` cuts them.
 
     Raises:
-        ValueError: if the leaves belong to an image of another shape.
+        ValueError: if the leaves belong to an image of another shape, or one is no square of 1, 2, 4, ... patches inside it.
     """
     loops, p = kernels(), patch_side(leaves, *pixels.shape[1:])
     assert loops is not None
-    patches = torch.empty(len(leaves), 3, p, p)
-    placed = torch.stack([leaves.row, leaves.col, leaves.size])
-    largest = int(leaves.size.max())
-    loops.cut(
-        *_rows(pixels),
-        placed.numpy(),
-        *_taps(p, largest),
-        *_per_float(tuple(mean), tuple(std), 3 * p * largest),
-        patches.numpy(),
-    )
+    placed = torch.stack([leaves.row, leaves.col, leaves.size]).numpy()
+    corner, size = placed[:2], placed[2]
+    inside = (corner >= 0).all() and (size > 0).all() and (corner + size <= np.array(leaves.grid)[:, None]).all()
+    if not inside or (size & (size - 1)).any():  # the loops would read past the picture
+        raise ValueError(
+            f"leaves: got some that are no squares of 1, 2, 4, ... patches inside a grid of {leaves.grid[0]} x "
+            f"{leaves.grid[1]}; pass the leaves of this very image"
+        )
+    patches, largest = torch.empty(len(leaves), 3, p, p), int(size.max())
+    per_float = _per_float(mean, std, 3 * p * largest)
+    loops.cut(*_rows(pixels), placed, *_taps(p, largest), *per_float, patches.numpy())
     return patches
 
 

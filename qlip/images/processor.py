@@ -89,8 +89,8 @@ class QlipImageProcessor:
         """
         pictures = as_list(images)
         each = zip(pictures, self.each(len(pictures), **options), strict=True)
-        cut = (settings.cut(image) for image, settings in each)
-        return PatchBatch.collate(seen.batch(leaves.parts(self.unit)) for seen, leaves in cut)
+        # a picture has no name here, which would hold it while the next one is read
+        return PatchBatch.collate(EightBitImage.batch(*settings.cut(image), self.unit) for image, settings in each)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON can hold them; a criterion of the user's own by its name."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from qlip import QlipImageProcessor, Quadtree
+from qlip import Leaves, QlipImageProcessor, Quadtree
 from qlip.core import compiled
 from qlip.core.criteria import CRITERIA
 from qlip.core.patches import patchify
@@ -48,7 +48,7 @@ def same_leaves(image: EightBitImage, tree: Quadtree) -> None:
         except ValueError as error:
             return str(error)
 
-    assert compiled.finds(tree, image.pixels)
+    assert compiled.can_find(tree, image.pixels)
     got, expected = found(lambda: image.leaves(tree)), found(lambda: tree.batch(image.floats[None])[0])
     assert got == expected if isinstance(expected, str) else torch.equal(got, expected)
 
@@ -114,6 +114,25 @@ def test_leaves_of_another_image_are_refused_in_the_same_words():
             way()
 
 
+@pytest.mark.parametrize("leaf", [(4, 0, 1), (0, -1, 1), (3, 3, 2), (0, 0, 8), (0, 0, 3), (0, 0, 0)])
+def test_leaves_outside_the_image_are_refused(leaf):
+    image = EightBitImage(picture("noise", 56, 56), *CLIP)
+    row, col, size = torch.tensor(leaf).split(1)
+    with pytest.raises(ValueError, match=r"leaves: got some that are no squares .* inside a grid of 4 x 4; pass"):
+        image.patches(Leaves(row, col, size, (4, 4)))
+
+
+def test_numbers_of_numpy_normalise_as_those_of_python():
+    image = EightBitImage(picture("grain", 280, 280), *map(np.array, CLIP))
+    assert (image.mean, image.std) == CLIP
+    same_leaves(image, Quadtree(float(np.float32(2 / 255) / np.float32(CLIP[1][1]))))
+
+
+def test_what_is_cut_off_is_not_kept():
+    seen = QlipImageProcessor(112, crop="square").seen(picture("noise", 112, 2000))
+    assert seen.pixels.untyped_storage().nbytes() == 3 * 112 * 112
+
+
 PICTURES = [picture("noise", 90, 130), picture("cells", 210, 150)]
 SETTINGS = [
     *({"alpha": 0.3, "criterion": criterion} for criterion in CRITERIA),
@@ -144,7 +163,7 @@ def test_bytes_never_become_floats_but_in_patches(monkeypatch, options):
     tree = Quadtree(**options)
     with Written() as seen:
         patches = image.patches(image.leaves(tree))
-    assert seen.bytes < 4 * patches.numel() + image.pixels.numel() // 4  # and leaves
+    assert seen.bytes < 4 * patches.numel() + image.pixels.numel() // 2  # and leaves
 
 
 def test_flat_blocks_are_looked_at_once(monkeypatch):

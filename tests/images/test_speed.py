@@ -17,6 +17,7 @@ import torch
 from PIL import Image, ImageFile
 
 from qlip import PatchBatch, QlipImageProcessor, Quadtree
+from qlip.core import compiled
 from qlip.families.image_processor import LeafImageProcessor
 from qlip.images import read
 from qlip.images.eight_bit import EightBitImage
@@ -89,7 +90,11 @@ def test_a_jpeg_that_is_cut_short_is_an_os_error_that_names_it(tmp_path, left):
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 @pytest.mark.parametrize("way", ["path", "bytes", "opened"])
-def test_one_decoded_picture_is_held_at_a_time(tmp_path, monkeypatch, kind, way):
+@pytest.mark.parametrize("loops", [True, False])
+@pytest.mark.parametrize("processor", [PROCESSOR, QlipImageProcessor(None)], ids=["scaled", "at its own size"])
+def test_one_decoded_picture_is_held_at_a_time(tmp_path, monkeypatch, kind, way, loops, processor):
+    if not loops:
+        monkeypatch.setattr(compiled, "kernels", lambda: None)
     alive, most, decode = weakref.WeakSet[np.ndarray](), [], read._decode
 
     class Tracked(np.ndarray):
@@ -109,8 +114,8 @@ def test_one_decoded_picture_is_held_at_a_time(tmp_path, monkeypatch, kind, way)
     ]
     gc.disable()
     try:
-        PROCESSOR(pictures)
-        LeafImageProcessor(PROCESSOR).preprocess(pictures)
+        processor(pictures)
+        LeafImageProcessor(processor).preprocess(pictures)
     finally:
         gc.enable()
     assert most == [0] * 8
