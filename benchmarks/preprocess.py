@@ -252,7 +252,7 @@ def on_a_gpu(repeats: int) -> str:
 def main() -> None:
     """Measure everything and write the section."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=12)
     repeats = parser.parse_args().repeats
     torch.set_num_threads(1)  # as a DataLoader worker does
     rows = {way: in_a_worker(way, repeats) for way in WAYS}
