@@ -9,7 +9,7 @@ from functools import partial
 
 import torch
 from _report import PHOTOGRAPHS, machine, milliseconds, photograph, summarise, table, write_section
-from preprocess import WAYS, each, least, small_files, using
+from _ways import WAYS, each, least, small_files, using
 
 from qlip import QlipImageProcessor, Quadtree
 from qlip.core.criteria import CRITERIA

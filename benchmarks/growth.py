@@ -181,7 +181,7 @@ def draw(measured: dict[str, tuple[list[float], list[float]]], gigabyte: float) 
 def main() -> None:
     """Measure every line, draw the figure and write the section."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=6)
     repeats = parser.parse_args().repeats
     torch.set_num_threads(1)
     QlipImageProcessor(UNIT)(to_rgb(picture(0.001)))  # numba is loaded here, so that no child counts it

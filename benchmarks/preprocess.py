@@ -6,9 +6,8 @@ Run as ``python benchmarks/preprocess.py``.
 import argparse
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from io import BytesIO
 from multiprocessing import get_context
@@ -18,13 +17,12 @@ from unittest.mock import patch
 
 import torch
 from _report import PHOTOGRAPHS, machine, milliseconds, photograph, seconds, summarise, table, write_section
+from _ways import WAYS, each, large_file, least, small_files, using, with_way
 from PIL import Image
 from transformers import CLIPImageProcessor
 
 from qlip import PatchBatch, QlipImageProcessor, Quadtree
-from qlip.core import compiled
-from qlip.data.sources import find_pictures
-from qlip.images.read import read_image, to_pixels
+from qlip.images.read import to_pixels
 from qlip.images.resize import normalise
 from qlip.images.worker import keep_memory
 
@@ -37,7 +35,6 @@ SETTINGS = {
     "560 px, random 0.1 (training)": QlipImageProcessor(560, quadtree=Quadtree(0.1, "random")),
 }
 PARTS = ("decoding", "resizing", "normalising", "quadtree", "resampling")
-WAYS = ("tensors", "compiled")  # without numba and with it
 WANTED = {"tensors": 15, "compiled": 10}  # per cent for the quadtree
 RATIO = {"tensors": "1.25x", "compiled": "1x"}  # to Hugging Face's default; large files 0.7x
 
@@ -45,39 +42,13 @@ SIZES = (336, 672, 1344)
 LARGE = ((4000, 3000), (11_548, 8_660))  # pixels: 12 and 100 million
 
 
-def jpeg(picture: Image.Image) -> bytes:
-    """The bytes of a JPEG file."""
-    out = BytesIO()
-    picture.save(out, "JPEG", quality=90)
-    return out.getvalue()
-
-
-def small_files() -> list[bytes]:
-    splits = find_pictures("samples")
-    return [jpeg(read_image(path)) for path in splits.train + splits.val]
-
-
-def large_file(size: tuple[int, int]) -> bytes:
-    """A photograph of scikit-image, scaled up."""
-    path = find_pictures("samples").train[0]
-    return jpeg(read_image(path).resize(size, Image.Resampling.BICUBIC))
-
-
-def using(way: str) -> AbstractContextManager[object]:
-    """Take pictures apart in one of `WAYS`."""
-    if way == "tensors":
-        return patch.object(compiled, "kernels", lambda: None)
-    if compiled.kernels() is None:
-        raise SystemExit('benchmarks/preprocess.py compares with compiled loops: pip install "qlip[fast]"')
-    return nullcontext()
-
-
 def parts(data: bytes, processor: QlipImageProcessor, repeats: int) -> list[float]:
     """Milliseconds of each of `PARTS`, one after the other on what the one before made, and of all of them in one call."""
     tree, picture = processor.quadtree, to_pixels(data)
     seen = processor.seen(picture)
-    leaves = seen.leaves(tree)  # makes the floats, where it needs them
-    normalised = "floats" in vars(seen)
+    leaves = seen.leaves(tree)
+    seen.patches(leaves)
+    normalised = "floats" in vars(seen)  # where either of them needs floats
     steps: list[Callable[[], object]] = [
         lambda: to_pixels(data),
         lambda: processor.seen(picture),
@@ -103,35 +74,10 @@ def in_a_worker(way: str, repeats: int) -> list[list[str]]:
     return rows
 
 
-def least(ways: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Milliseconds of processor time of each way, taken in turns so that they share what else the machine does; the least."""
-    best = dict.fromkeys(ways, float("inf"))
-    for way in ways.values():
-        way()
-    for _ in range(repeats):
-        for name, way in ways.items():
-            start = time.process_time()
-            way()
-            best[name] = min(best[name], 1000 * (time.process_time() - start))
-    return best
-
-
 def stock(size: int) -> Callable[[bytes], object]:
     """Hugging Face's default for CLIP, without its crop to a square; it cuts nothing."""
     processor = CLIPImageProcessor(size={"shortest_edge": size}, do_center_crop=False)
     return lambda data: processor(Image.open(BytesIO(data)), return_tensors="pt")
-
-
-def each(way: Callable[[bytes], object], files: Sequence[bytes]) -> None:
-    """One file after the other."""
-    for data in files:
-        way(data)
-
-
-def with_way(way: str, processor: Callable[[object], object], files: object) -> None:
-    """Prepare files in one of `WAYS`."""
-    with using(way):
-        processor(files)
 
 
 def against_stock(repeats: int) -> list[list[str]]:

@@ -52,8 +52,8 @@ def find_leaves(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...],
         return tree.batch(pixels[None].float())[0]
     picture, (steps, slack) = _rows(pixels), _steps(mean, std)
     place = (roots.level, roots.rows, roots.cols, roots.top, roots.left)
-    summary = loops.sum_up(*picture, height, width, p, steps)
-    scores = loops.score_blocks(summary, *place)
+    summary = loops.sum_up(picture, height, width, p, steps)
+    scores = loops.score_blocks(summary, place)
     bound, most = tree.alpha, None  # or the score of the last block that the budget lets split
     if tree.max_tokens is not None:
         roots.check_budget(tree.max_tokens)
@@ -63,10 +63,10 @@ def find_leaves(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...],
     doubtful = np.flatnonzero(near & (scores != 0))  # zero is exact, for equal bytes are equal floats
     if len(doubtful):
         per_float = _per_float(mean, std, 3 * (p << roots.level) + 3)
-        loops.sum_up_exactly(summary, doubtful, *place, *picture, p, *per_float)
-        scores = loops.score_blocks(summary, *place)
+        loops.sum_up_exactly(summary, doubtful, place, picture, p, *per_float)
+        scores = loops.score_blocks(summary, place)
     splits = scores >= np.float32(bound) if most is None else _split_most(scores, most)
-    row, col, size = torch.from_numpy(loops.collect(splits, roots.h, roots.w, *place))
+    row, col, size = torch.from_numpy(loops.collect(splits, roots.h, roots.w, place))
     return Leaves(row, col, size, (roots.h, roots.w))
 
 
@@ -83,9 +83,8 @@ def _split_most(scores: Array, most: int) -> NDArray[np.bool_]:
     bound = _reached(scores, most)
     splits = (scores > bound) | (scores == np.inf)
     remaining = most - np.count_nonzero(splits & (scores < np.inf))
-    splits[np.flatnonzero(scores == bound)[: max(remaining, 0)]] = (
-        True  # of equal ones parents first, then in reading order
-    )
+    equal = np.flatnonzero(scores == bound)  # parents first, then in reading order
+    splits[equal[: max(remaining, 0)]] = True
     return splits
 
 
@@ -107,12 +106,12 @@ def cut(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...], leaves:
         )
     patches, largest = torch.empty(len(leaves), 3, p, p), int(size.max())
     per_float = _per_float(mean, std, 3 * p * largest)
-    loops.cut(*_rows(pixels), placed, *_taps(p, largest), *per_float, patches.numpy())
+    loops.cut(_rows(pixels), placed, *_taps(p, largest), *per_float, patches.numpy())
     return patches
 
 
 def _rows(pixels: Tensor) -> tuple[NDArray[np.uint8], int]:
-    """The bytes of a picture ``(3, H, W)``, row after row, and how many from one row to the next."""
+    """A picture ``(3, H, W)`` as `qlip.core.kernels` takes it: its bytes row after row, and how many from one row to the next."""
     if pixels.stride(0) != 1 or pixels.stride(2) != 3:
         pixels = pixels.permute(1, 2, 0).contiguous().permute(2, 0, 1)
     _, height, width = pixels.shape
@@ -125,15 +124,12 @@ def _steps(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[Array, floa
     """What a difference of one between two bytes makes once they are normalised, ``(3,)``, and what rounding can make at most."""
     shift, scale = _per_float(mean, std, 3)
     most = np.maximum(np.abs(shift), np.abs(255 - shift)) / scale
-    return (1 / scale).astype(np.float32), float(
-        32 * np.finfo(np.float32).eps * most.max()
-    )  # of two scores, of three or four operations each
+    slack = 32 * np.finfo(np.float32).eps * most.max()  # of two scores, of three or four operations each
+    return (1 / scale).astype(np.float32), float(slack)
 
 
 @lru_cache(maxsize=64)
-def _per_float(
-    mean: tuple[float, ...], std: tuple[float, ...], count: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _per_float(mean: tuple[float, ...], std: tuple[float, ...], count: int) -> tuple[Array, Array]:
     """What is subtracted from, and then divides, each of ``count`` bytes of a row, red, green and blue in turn."""
     shift, scale = (np.resize((torch.tensor(values) * 255).numpy(), count) for values in (mean, std))
     return shift, scale

@@ -1,7 +1,7 @@
 """The quadtree and its patches in loops over eight-bit pixels, which numba compiles; `qlip.core.compiled` is the way in.
 
 They find what the tensors of `qlip.core.quadtree` and `qlip.core.patches` find: leaves to the last bit, patches to rounding.
-Pixels come as the rows of a picture in one array ``picture`` of bytes, red, green and blue in turn, ``stride`` bytes from one to the next.
+The rows of a `Picture` lie in one array of bytes, red, green and blue in turn.
 """
 
 from collections.abc import Callable
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+Picture = tuple[NDArray[np.uint8], int]  # its bytes, and how many from one row to the next
+Place = tuple[int, int, int, int, int]  # of the roots: level, rows, cols, top, left, see `qlip.core.roots.Roots`
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 STRIP = 3072  # bytes of a row that are looked at together; what is kept of them stays in the first cache of a processor
@@ -29,12 +31,13 @@ def compiled(function: Function) -> Function:
 
 
 @compiled
-def sum_up(picture: NDArray[np.uint8], stride: int, height: int, width: int, patch_size: int, steps: Floats) -> Floats:
+def sum_up(picture: Picture, height: int, width: int, patch_size: int, steps: Floats) -> Floats:
     """The summary of an image for `derivative`, ``(2 h, 2 w)``, see `qlip.core.criteria.largest`: all in one pass, to rounding.
 
     Bytes are compared as integers, many at a time. The picture is of ``height x width`` pixels, whole patches; ``steps (3,)`` are what
     a difference of one is in red, green and blue.
     """
+    rows, stride = picture
     h, w, across = height // patch_size, width // patch_size, 3 * patch_size
     summary = np.full((2 * h, 2 * w), -np.inf, np.float32)
     strip = max(STRIP // across, 1)
@@ -45,7 +48,7 @@ def sum_up(picture: NDArray[np.uint8], stride: int, height: int, width: int, pat
             count = min((last - first) * across, 3 * width - 3 - at)  # nothing is right of the border
             largest[:] = _NONE
             for y in range(r * patch_size, min((r + 1) * patch_size, height - 1)):
-                here, below = picture[y * stride + at :], picture[(y + 1) * stride + at + 3 :]
+                here, below = rows[y * stride + at :], rows[(y + 1) * stride + at + 3 :]
                 most = largest[0] if y % patch_size < patch_size - 1 else largest[1]
                 for i in range(count):
                     difference = np.int16(np.int16(below[i]) - np.int16(here[i]))
@@ -67,24 +70,15 @@ def sum_up(picture: NDArray[np.uint8], stride: int, height: int, width: int, pat
 
 @compiled
 def sum_up_exactly(
-    summary: Floats,
-    which: Ints,
-    level: int,
-    rows: int,
-    cols: int,
-    top: int,
-    left: int,
-    picture: NDArray[np.uint8],
-    stride: int,
-    patch_size: int,
-    shift: Floats,
-    scale: Floats,
+    summary: Floats, which: Ints, place: Place, picture: Picture, patch_size: int, shift: Floats, scale: Floats
 ) -> None:
     """Correct the summary of the patches in some blocks, all inside the image, to what tensors find, to the last bit.
 
-    Floats are subtracted here, one from another. ``which`` are places among the blocks of `score_blocks`, rising; ``shift`` and ``scale``
-    repeat red, green and blue for the width of a root and a pixel more.
+    Floats are subtracted here, one from another. ``which (n,)`` are places among the blocks of `score_blocks`, rising; ``shift`` and
+    ``scale`` repeat red, green and blue for the width of a root and a pixel more.
     """
+    level, rows, cols, top, left = place
+    read_from, stride = picture
     h, w = summary.shape[0] // 2, summary.shape[1] // 2
     done = np.zeros((h, w), np.bool_)
     lines, largest = np.empty((2, len(shift)), np.float32), np.empty((2, len(shift)), np.float32)
@@ -92,8 +86,8 @@ def sum_up_exactly(
         depth = 0
         while first_of(depth + 1, rows * cols) <= i:
             depth += 1
-        place, size = i - first_of(depth, rows * cols), 1 << (level - depth)
-        row, col = place // (cols << depth) * size + top, place % (cols << depth) * size + left
+        at, size = i - first_of(depth, rows * cols), 1 << (level - depth)
+        row, col = at // (cols << depth) * size + top, at % (cols << depth) * size + left
         if done[row, col]:  # with a block around it, which came before
             continue
         done[row : row + size, col : col + size] = True
@@ -103,7 +97,7 @@ def sum_up_exactly(
             largest[:, : size * across] = -np.inf
             for y in range(patch_size + 1 if r < h - 1 else patch_size):
                 here, above = lines[y % 2], lines[1 - y % 2]
-                read = picture[(r * patch_size + y) * stride + col * across :]
+                read = read_from[(r * patch_size + y) * stride + col * across :]
                 for x in range(count + 3):
                     here[x] = (np.float32(read[x]) - shift[x]) / scale[x]
                 if y:
@@ -125,12 +119,12 @@ def first_of(depth: int, roots: int) -> int:
 
 
 @compiled
-def score_blocks(summary: Floats, level: int, rows: int, cols: int, top: int, left: int) -> Floats:
+def score_blocks(summary: Floats, place: Place) -> Floats:
     """Scores of all blocks, the roots first, each depth in reading order; infinite where one is not whole inside the image.
 
-    None is larger than that of a block around it, which holds all of its pixels. The summary is that of `sum_up`;
-    ``level, rows, cols, top, left`` say where the roots lie, see `qlip.core.roots.Roots`.
+    None is larger than that of a block around it, which holds all of its pixels. The summary ``(2 h, 2 w)`` is that of `sum_up`.
     """
+    level, rows, cols, top, left = place
     height, width, side = summary.shape[0], summary.shape[1], 2 << level
     below = np.full((rows * side, cols * side), np.inf, np.float32)
     for y in range(max(2 * top, 0), min(2 * top + rows * side, height)):
@@ -154,8 +148,12 @@ def score_blocks(summary: Floats, level: int, rows: int, cols: int, top: int, le
 
 
 @compiled
-def collect(splits: NDArray[np.bool_], h: int, w: int, level: int, rows: int, cols: int, top: int, left: int) -> Ints:
-    """The leaves of an image of ``h x w`` patches whose blocks split as said: ``(3, N)``."""
+def collect(splits: NDArray[np.bool_], h: int, w: int, place: Place) -> Ints:
+    """Rows, columns and sizes of the leaves of an image of ``h x w`` patches, in reading order, ``(3, N)``.
+
+    Which blocks split is given in the order of `score_blocks`.
+    """
+    level, rows, cols, top, left = place
     firsts = np.array([first_of(level - k, rows * cols) for k in range(level + 1)])
     leaves, count = np.empty((3, h * w), np.int64), 0
     for y in range(h):
@@ -172,14 +170,7 @@ def collect(splits: NDArray[np.bool_], h: int, w: int, level: int, rows: int, co
 
 @compiled
 def cut(
-    picture: NDArray[np.uint8],
-    stride: int,
-    leaves: Ints,
-    starts: Ints,
-    weights: Floats,
-    shift: Floats,
-    scale: Floats,
-    patches: Floats,
+    picture: Picture, leaves: Ints, starts: Ints, weights: Floats, shift: Floats, scale: Floats, patches: Floats
 ) -> None:
     """Cut a picture into its leaves, each resampled to a patch.
 
@@ -187,12 +178,12 @@ def cut(
     ``starts (levels, p)`` says which pixel is the first that each of ``p`` is made of, and ``weights (levels, p, taps)`` what it and the
     next ones weigh, zero after the last. ``shift`` and ``scale`` repeat red, green and blue for the width of the largest leaf.
     """
-    p = patches.shape[-1]
+    (rows, stride), p = picture, patches.shape[-1]
     longest = 3 * p * leaves[2].max()
     floats, sums = np.empty(3 * p * p, np.float32), np.empty((p, longest), np.float32)
     for n in range(leaves.shape[1]):
         size = leaves[2, n]
-        corner = picture[leaves[0, n] * p * stride + leaves[1, n] * p * 3 :]
+        corner = rows[leaves[0, n] * p * stride + leaves[1, n] * p * 3 :]
         if size > 1:
             level = 0
             while 1 << level < size:
